@@ -32,6 +32,7 @@ import difflib
 import dis
 import errno
 import functools
+import importlib
 import inspect
 import json
 import re
@@ -77,7 +78,7 @@ class UnknownNameError(SaccadeError, ValueError):
     ) -> UnknownNameError:
         """Build the error for `given`, which is not among the `known` names of this kind; see `suggestion`."""
         names = sorted(map(str, known))
-        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 30 else "")
+        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 40 else "")
         return cls(" ".join(part for part in (f"Unknown {kind} {given!r}.", advice, hint) if part))
 
 
@@ -197,6 +198,11 @@ def explained_file_errors(
         raise error_class(f"{why if where is None else f'{where}: {why}'}. {what_to_do} {advice}".strip()) from error
 
 
+def count_of(num: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``3 images``, ``1 class``."""
+    return f"{num} {singular if num == 1 else plural or singular + 's'}"
+
+
 def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
     """Return up to `num` of the `known` names that mean or resemble `given`, nearest first.
 
@@ -222,13 +228,6 @@ def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | 
 
     `known` are the names that are valid in its place, `elsewhere` those valid in another place, with a sentence for
     each.
-
-    Examples
-    --------
-    >>> suggestion("val_data", ["train_data", "tuning_data"])
-    "Did you mean 'tuning_data'?"
-    >>> suggestion("learning_rate", ["time_limit"], {"learning_rate": "Pass it in hyperparameters."})
-    'Pass it in hyperparameters.'
     """
     names = list(known)
     words = _translations(given)
@@ -261,15 +260,21 @@ def _translations(given: str) -> list[str]:
     return ours + [text for word in ours for text in table.get(word, []) if " " in text]
 
 
-def missing_attributes(module: str, known: Iterable[str]) -> Callable[[str], NoReturn]:
-    """Return a ``__getattr__`` for a module, which suggests names.
+def missing_attributes(
+    module: str, known: Iterable[str], lazy: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a module, which imports `lazy` names from their modules, and suggests names.
 
     In a statement ``from module import name`` the error is an ImportError, since Python would replace the message of an
     AttributeError there.
     """
-    names = list(known)
+    places = lazy or {}
+    names = [*known, *places]
 
-    def __getattr__(name: str) -> NoReturn:  # noqa: N807
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name in places:
+            found = importlib.import_module(places[name])
+            return found if found.__name__ == f"{module}.{name}" else getattr(found, name)
         error = _no_attribute(f"module {module!r}", name, names)
         caller = inspect.currentframe()
         while caller is not None and caller.f_code.co_name == "__getattr__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 import warnings
@@ -22,12 +23,31 @@ from saccade import ImagePredictor
 from saccade.errors import SaccadeError
 from saccade.events import Event
 
-TENSORS = (".safetensors", ".npy", ".npz")
-DAMAGES: dict[str, Callable[[bytes], bytes]] = {
-    "empty": lambda _: b"",
-    "padded with zeros": lambda content: content[: len(content) // 2] + bytes(len(content) - len(content) // 2),
-    "text": lambda _: b"not what it was\n",
-    "another network": lambda _: save({"weight": np.zeros(3, np.float32)}),
+
+def _replaced(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+def _in_its_place(make: Callable[[Path], object]) -> Callable[[Path], object]:
+    def damage(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": _replaced(lambda _: b""),
+    "cut": _replaced(lambda content: content[:-1]),
+    "padded with zeros": _replaced(lambda content: content[: len(content) // 2].ljust(len(content), b"\0")),
+    "with a tail of zeros": _replaced(lambda content: content + bytes(4096)),
+    "with other bytes": _replaced(lambda content: content.replace(content[99:103], b"\xff" * len(content[99:103]), 1)),
+    "text": _replaced(lambda _: b"not what it was\n"),
+    "of another network": _replaced(lambda _: save({"weight": np.zeros(3, np.float32)})),
+    "a folder": _in_its_place(Path.mkdir),
+    "a link to nothing": _in_its_place(lambda path: path.symlink_to("/no/such/file")),
+    "a pipe": _in_its_place(lambda path: os.mkfifo(path)),
 }
 
 ODD = (
@@ -70,33 +90,23 @@ def killed(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pyt
     return folder
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_ignored_or_named_in_an_error(
-    killed: Path, damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SACCADE_CACHE", str(killed / "cache"))
+@settings(max_examples=50)
+@given(st.data())
+def test_a_damaged_file_is_ignored_or_named_in_an_error(killed: Path, data: st.DataObject) -> None:
     names = [path.relative_to(killed / "run") for path in sorted((killed / "run").rglob("*")) if path.is_file()]
     assert len(names) > 8
-    if damage == "another network":
-        names = [name for name in names if name.suffix in TENSORS]
-    elif damage == "text":
-        names = [name for name in names if name.suffix not in TENSORS]
-    failures, black = [], np.zeros((32, 32, 3), np.uint8)
-    for number, name in enumerate(names):
-        folder = tmp_path / str(number)
-        shutil.copytree(killed / "run", folder)
-        (folder / name).write_bytes(DAMAGES[damage]((folder / name).read_bytes()))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what is left out
-            try:
-                # Without any event, there is no trial to finish with.
-                predictor = ImagePredictor.resume(folder, verbosity=0, finish=name.name != "events.jsonl")
-                predictor.predict_proba(black)
-            except SaccadeError as error:
-                failures += [] if name.name in str(error) else [f"{name}: {error}"]
-            except Exception as error:
-                failures.append(f"{name}: {error!r}")
-    assert not failures
+    name, damage = data.draw(st.sampled_from(names)), data.draw(st.sampled_from(list(DAMAGES)))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), pytest.MonkeyPatch.context() as patch:
+        warnings.simplefilter("ignore")  # of what is left out
+        patch.setenv("SACCADE_CACHE", str(killed / "cache"))
+        run = Path(shutil.copytree(killed / "run", f"{folder}/run"))
+        DAMAGES[damage](run / name)
+        try:
+            # Without any event, there is no trial to finish with.
+            predictor = ImagePredictor.resume(run, verbosity=0, finish=name.name != "events.jsonl")
+            predictor.predict_proba(np.zeros((32, 32, 3), np.uint8))
+        except SaccadeError as error:
+            assert name.name in str(error)  # noqa: PT017
 
 
 @settings(max_examples=25)

@@ -123,6 +123,8 @@ def test_predictors_without_features_say_how_to_get_them(fitted: Fitted, tmp_pat
         ImagePredictor.load(tmp_path / "old", verbosity=0).predict(frame, unknown="?", false_alarm_rate=0.1)
     other = tmp_path / "other"
     shutil.copytree(Path(predictor.path) / "predictor", other)
-    FeatureBank.load(other, predictor.pipeline.saved.features_key).save(other, "another network")  # type: ignore[union-attr]
+    FeatureBank.load(other, predictor.pipeline.saved.features_key, predictor.pipeline.saved.problem).save(
+        other, "another network"
+    )  # type: ignore[union-attr]
     with pytest.raises(DataError, match="Fit again"):
         ImagePredictor.load(other, verbosity=0).novelty(frame)

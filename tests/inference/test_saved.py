@@ -16,11 +16,13 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from saccade import ImagePredictor
-from saccade.errors import DiskFullError, SaccadeError, SavedPredictorError
+from saccade.errors import DataError, DiskFullError, SaccadeError, SavedPredictorError
 from saccade.inference.saved import SavedPredictor
+from saccade.models.weights import write_weights
 
 MakeColours = Callable[..., pd.DataFrame]
 SMALL = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 1}
@@ -70,7 +72,10 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place, *(found for key, part in inner for found in places(part, (*place, key)))]
 
 
-ODD = [None, True, -1, 0, 2**70, 10**400, 0.5, float("nan"), float("inf"), "", "x", "../../x", [], [[]], {}, {"a": 1}]
+ODD = [
+    *(None, True, -1, 0, 2**70, 10**400, 0.5, 1e308, float("nan"), float("inf"), "", "x", "../../x", "/etc/passwd"),
+    *("\u202e\0", "hf-hub:x/y", "x" * 10**5, [], [[]], ["a", "a"], [1, 2, 3], [0.5] * 3, {}, {"a": 1}),
+]
 
 
 class TestWriting:
@@ -119,6 +124,27 @@ class TestWriting:
         with pytest.raises(SavedPredictorError, match=r"(pass|Pass) a"):
             ImagePredictor.load(ensemble, verbosity=0).save(ensemble.parent / target)
 
+    def test_weights_that_were_replaced_are_not_used(
+        self, original: Path, saved: Path, frame: pd.DataFrame, tmp_path: Path
+    ) -> None:
+        predictor = ImagePredictor.load(saved, verbosity=0)  # its networks are loaded when they are used
+        other = SavedPredictor.read(original)
+        weights = {name: part * 2 for name, part in load_file(other.weights_path).items() if part.is_floating_point()}
+        state = {**load_file(other.weights_path), **weights}
+        replace(other, folder=saved, members=[replace(other.members[0], checksum=None)]).write(
+            {"weights.safetensors": lambda path: write_weights(path, state)}
+        )
+        (saved / "weights-1.safetensors").replace(saved / "weights.safetensors")
+        calls: list[Callable[[], object]] = [
+            lambda: predictor.predict(frame),
+            lambda: predictor.save(tmp_path / "copy"),
+            predictor.save,
+        ]
+        for call in calls:
+            with pytest.raises(SavedPredictorError, match=r"replaced|a later one"):
+                call()
+        assert content(tmp_path / "copy") == {}
+
 
 class TestStrangers:
     @given(st.data())
@@ -149,6 +175,8 @@ class TestStrangers:
         member = record["members"][0]
         for text in (
             json.dumps({**record, "members": [member] * 20_000}),
+            json.dumps({**record, "members": [{**member, "weight": 0.5}]}),
+            json.dumps({**record, "problem": {"type": "multiclass", "classes": ["a", "b", "b"]}}),
             "[" * 10**6,
             '{"a":' * 10**5,
             "\0" * 999,
@@ -157,6 +185,43 @@ class TestStrangers:
             description.write_text(text)
             with pytest.raises(SavedPredictorError, match=r"predictor\.json is damaged"):
                 ImagePredictor.load(saved)
+
+    @pytest.mark.parametrize("classes", [["blue", "red"], list(range(900_000))])
+    def test_a_network_that_is_larger_than_its_weights_is_not_built(self, saved: Path, classes: list[Any]) -> None:
+        description = saved / "predictor.json"
+        record = json.loads(description.read_text())
+        if len(classes) == 2:
+            record["members"][0]["blueprint"]["architecture"] = "vit_gigantic_patch14_clip_224"
+        record["problem"] = {"type": "multiclass", "classes": classes}
+        description.write_text(json.dumps(record))
+        with pytest.raises(SavedPredictorError, match=r"larger than its weights|another network"):
+            ImagePredictor.load(saved, verbosity=0).pipeline.module()
+
+    def test_stored_features_and_keys_that_do_not_fit_are_refused(self, saved: Path, frame: pd.DataFrame) -> None:
+        path = saved / "features.safetensors"
+        with safe_open(path, "pt") as file:
+            metadata, known = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        train, targets = known["train"], known["train_targets"]
+        for name, changed in (
+            ("train", train.flatten()),
+            ("train", train.double()),
+            ("train", train * float("nan")),
+            ("train", train[1:].clone()),
+            ("train_targets", targets + 5),
+            ("train_targets", targets[:, None].clone()),
+            ("class_counts", known["class_counts"][:1].clone()),
+            ("class_counts", known["class_counts"] + 10**12),
+        ):
+            save_file({**known, name: changed}, path, metadata)
+            with pytest.raises(SavedPredictorError, match=r"features\.safetensors is damaged"):
+                ImagePredictor.load(saved, verbosity=0).novelty(frame)
+        narrow = {name: known[name][:, :3].clone() for name in ("train", "val")}
+        save_file({**known, **narrow}, path, metadata)
+        with pytest.raises(SavedPredictorError, match=r"features\.safetensors has features of another network"):
+            ImagePredictor.load(saved, verbosity=0).novelty(frame)
+        save_file({"fitted": train, "held_out": train.clone()}, saved / "split.safetensors")
+        with pytest.raises(DataError, match=r"split\.safetensors is damaged"):
+            ImagePredictor.load(saved, verbosity=0).save(saved.with_name("copy"))
 
     @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
     def test_only_regular_files_of_this_network_with_finite_values_are_loaded(

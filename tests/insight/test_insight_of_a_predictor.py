@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from PIL import Image
 
 from saccade import ImagePredictor
 from saccade.errors import DataError, NotFittedError, UnknownNameError
-from saccade.insight.training_images import EMBEDDINGS, _recent
+from saccade.insight.embeddings import EMBEDDINGS, _recent
 from saccade.models.weights import read_weights, write_weights
 
 TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 4, "lr": 3e-3}
@@ -95,6 +96,10 @@ def test_embeddings_of_another_network_are_not_used(
         {name: tensor * 1.5 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
         metadata,
     )
+    description = other / "predictor.json"
+    record = json.loads(description.read_text())
+    del record["members"][0]["checksum"]
+    description.write_text(json.dumps(record))
     before = (other / EMBEDDINGS).read_bytes()
     ImagePredictor.load(tmp_path / "run", verbosity=0).nearest(train["image"][0])
     assert (other / EMBEDDINGS).read_bytes() != before

@@ -14,9 +14,10 @@ from PIL import Image
 
 from saccade.data.examples import Examples
 from saccade.errors import HyperparameterError
+from saccade.inference.description import Member
 from saccade.inference.pipeline import postprocess
 from saccade.inference.postprocessing import Postprocessing
-from saccade.inference.saved import Member, SavedPredictor
+from saccade.inference.saved import SavedPredictor
 from saccade.inference.thresholds import Thresholds
 from saccade.insight.embeddings import EmbeddedImages
 from saccade.insight.reasons import NamedPredictions, check_numbers, label_names, neighbours_of, small_overlay
@@ -30,15 +31,15 @@ def saved_for(labels: Any, class_names: list[str] | None = None, **postprocessin
     """Return a predictor with a problem and postprocessing only."""
     none: Any = None
     return SavedPredictor(
-        Path(),
-        "label",
-        Problem.of(labels),
-        "",
-        None,
-        class_names,
-        {},
-        [],
-        [Member(0, none)],
+        folder=Path(),
+        label="label",
+        problem=Problem.of(labels),
+        metric="",
+        eval_metric=None,
+        class_names=class_names,
+        summary={},
+        trials=[],
+        members=[Member(0, none)],
         postprocessing=Postprocessing(**postprocessing),
     )
 

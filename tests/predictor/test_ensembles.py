@@ -78,7 +78,9 @@ def test_the_result_may_be_an_ensemble_which_is_reported(run: ImagePredictor) ->
     }
     best = f"trial {board['trial'][0]}, {board['score_val'][0]:.4g}"
     names = " and ".join(str(member["trial"]) for member in members)
-    assert summary["result"] == f"ensemble of trials {names}, accuracy 0.75 (best single: {best})"
+    speed = f"{summary['images_per_s']:g} images/s without decoding"
+    assert summary["result"] == f"ensemble of trials {names}, accuracy 0.75 (best single: {best}), {speed}"
+    assert 1 / summary["images_per_s"] == pytest.approx((1 / board["images_per_s"]).sum(), rel=0.01)  # one by one
     assert summary["valid_score_how"].startswith("cross-fitted")
     assert summary["cross_fitted_scores"] == {"ensemble": 0.75, "single": 0.5}
     assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)
@@ -147,27 +149,28 @@ def test_an_estimator_of_an_ensemble_can_be_pickled(
     np.testing.assert_array_equal(again.predict_proba(paths), run.predict_proba(paths, as_pandas=False))
 
 
-def test_predictors_of_formats_1_and_2_are_read(run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path) -> None:
+def test_predictors_of_earlier_formats_are_read_or_refused_in_a_sentence(
+    run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path
+) -> None:
     run.save(tmp_path / "saved")
     path = tmp_path / "saved" / DESCRIPTION
     record = json.loads(path.read_text())
-    assert record["format"] == 4
-    record["trust"] = record.pop("postprocessing")
-    record["blueprint"] = record["members"][0]["blueprint"]
-    del record["numerics"], record["summary"]["result"]
+    assert record["format"] == 5
+    del record["summary"]["result"], record["pixel_range"]
     for member in record["members"]:
-        del member["has_seen_val"]
+        del member["checksum"]
+        member["soup"] = [0, 1]  # trials whose weights were averaged
     (path.parent / SPLIT).unlink()
-    path.write_text(json.dumps({**record, "format": 2}))
+    path.write_text(json.dumps({**record, "format": 3}))
     assert SavedPredictor.read(path.parent).earlier_split is None
-    assert "trial" in repr(ImagePredictor.load(path.parent))
-    expected = run.predict_proba(frame.iloc[:4])
-    pd.testing.assert_frame_equal(ImagePredictor.load(path.parent, verbosity=0).predict_proba(frame.iloc[:4]), expected)
-    del record["trust"], record["members"]
-    path.write_text(json.dumps({**record, "format": 1}))
-    single = SavedPredictor.read(path.parent)
-    assert [(member.weight, member.blueprint) for member in single.members] == [(1.0, run.pipeline.saved.blueprint)]
-    assert single.postprocessing == Postprocessing()
+    loaded = ImagePredictor.load(path.parent, verbosity=0)
+    assert "trial" in repr(loaded)
+    pd.testing.assert_frame_equal(loaded.predict_proba(frame.iloc[:4]), run.predict_proba(frame.iloc[:4]))
+    assert len(loaded.novelty(frame.iloc[:4])) == 4  # features belong to the weights, whose checksum is in the file
+    for number, words in ((2, "before the first release"), (6, "Update saccade")):
+        path.write_text(json.dumps({"format": number}))
+        with pytest.raises(SavedPredictorError, match=words):
+            ImagePredictor.load(path.parent)
 
 
 def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -181,16 +184,3 @@ def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[st
     assert f"({-validation:.4g} without calibration and thresholds)" in summary["result"]
     assert "chosen" in summary["valid_score_how"]
     assert files(Path(predictor.path) / "predictor") == [FEATURES, DESCRIPTION, SPLIT, "weights.safetensors"]
-
-
-def test_a_predictor_of_an_earlier_version_with_a_soup_is_loaded(
-    run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path
-) -> None:
-    """A soup was an ordinary file of weights, with the numbers of the averaged trials in ``soup``."""
-    run.save(tmp_path / "soup")
-    path = tmp_path / "soup" / DESCRIPTION
-    record = json.loads(path.read_text())
-    record["members"][0]["soup"] = [0, 1]
-    path.write_text(json.dumps(record))
-    loaded = ImagePredictor.load(tmp_path / "soup", verbosity=0)
-    pd.testing.assert_frame_equal(loaded.predict_proba(frame), run.predict_proba(frame))

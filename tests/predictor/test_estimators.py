@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import copy
 import gc
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -227,16 +230,35 @@ def test_a_fit_leaves_only_the_given_folder(quick: ImageClassifier, tmp_path: Pa
     X, y = pictures()
     quick.fit(X, y)
     assert len(list(temporary_folder.iterdir())) == 1
-    predictor = quick.predictor_
+    copied, pipeline = copy.copy(quick.predictor_), quick.predictor_.pipeline
     del quick.predictor_
-    assert len(predictor.predict(list(X))) == 20
-    del predictor
     gc.collect()
-    assert not list(temporary_folder.iterdir())
+    assert len(copied.predict(list(X))) == 20
+    del copied
+    assert len(pipeline.predict(list(X)).labels) == 20
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)  # in a forked process, which has a copy of the object
+        del pipeline
+        gc.collect()
+    assert len(list(temporary_folder.iterdir())) == 1
     quick.set_params(path=tmp_path / "run").fit(X, y)
     assert (tmp_path / "run" / "events.jsonl").is_file()
     assert len(ImagePredictor.load(tmp_path / "run", verbosity=0).leaderboard()) == 1
     assert not (tmp_path / "saccade_runs").exists()
+
+
+class Flat(torch.nn.Sequential):
+    """A network of the user's own."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(torch.nn.Flatten(), torch.nn.Linear(3 * 32**2, num_classes))
+
+
+def test_a_network_of_the_users_own_is_pickled_with_the_estimator() -> None:
+    X, y = pictures()
+    classifier = ImageClassifier(time_limit=None, hyperparameters={"model": Flat, "img_size": 32, "epochs": 1})
+    expected = classifier.fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(X), expected)
 
 
 def test_two_estimators_with_one_path_keep_their_predictors(quick: ImageClassifier, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import shutil
 import subprocess
 import sys
@@ -118,7 +119,8 @@ def test_the_repr_describes_the_predictor(fitted: ImagePredictor) -> None:
         f"<ImagePredictor state: fitted; classes: 3 (blue, green, red); result: {summary['result']}; "
         f"networks: test_resnet; path: {fitted.path}>"
     )
-    assert summary["result"] == f"trial 0, accuracy {summary['valid_acc']:.4g}"
+    speed = f"{summary['images_per_s']:g} images/s without decoding"
+    assert summary["result"] == f"trial 0, accuracy {summary['valid_acc']:.4g}, {speed}"
     assert table.startswith("<table><tr><th>state</th><td>fitted</td></tr>")
     assert "<td>&lt;b&gt;</td>" in ImagePredictor(label="<b>")._repr_html_()
     assert repr(ImagePredictor()) == "<ImagePredictor state: not fitted; label: label>"
@@ -152,7 +154,21 @@ def test_saving_never_overwrites_something_else(fitted: ImagePredictor, tmp_path
         fitted.save(tmp_path / "precious")
     fitted.save(tmp_path / "saved")
     fitted.save(tmp_path / "saved")  # an earlier save of a predictor may be replaced
-    assert fitted.save() == str(tmp_path / "saved")
+
+
+def test_saving_does_not_change_the_predictor(fitted: ImagePredictor, tmp_path: Path) -> None:
+    black = np.zeros((32, 32, 3), np.uint8)
+    again = pickle.loads(pickle.dumps(fitted))  # it has not loaded its networks yet
+    expected, path = fitted.predict_proba(black), fitted.path
+    for predictor in (fitted, again):
+        shutil.rmtree(predictor.save(tmp_path / "copy"))
+        assert predictor.path == path
+        pd.testing.assert_frame_equal(predictor.predict_proba(black), expected)
+        assert predictor.save() == str(Path(path) / "predictor")
+    shutil.rmtree(path)
+    pd.testing.assert_frame_equal(fitted.predict_proba(black), expected)  # its networks are in memory
+    with pytest.raises(SavedPredictorError, match="is missing"):
+        fitted.save(tmp_path / "copy")
 
 
 def test_loading_runs_no_code_and_errors_have_reasons(fitted: ImagePredictor, tmp_path: Path) -> None:
@@ -166,7 +182,7 @@ def test_loading_runs_no_code_and_errors_have_reasons(fitted: ImagePredictor, tm
         ImagePredictor.load(saved, verbosity=0).predict(str(tmp_path))
     record = json.loads((saved / "predictor.json").read_text())
     (saved / "predictor.json").write_text(json.dumps({**record, "format": 99}))
-    with pytest.raises(SavedPredictorError, match="update saccade"):
+    with pytest.raises(SavedPredictorError, match="Update saccade"):
         ImagePredictor.load(saved)
     (saved / "predictor.json").write_text("{")
     with pytest.raises(SavedPredictorError, match="damaged"):

@@ -18,14 +18,16 @@ from saccade.errors import DataError
 
 NEW, FITTED, HELD_OUT = 0, 1, 2  # the sides of images: not in the earlier data, fitted to, or held out
 
+MAX_BYTES = 2**30  # of a file that is read, with 32 for each image
+
 Keys = npt.NDArray[np.uint64]
 
 
 def image_keys(images: Sequence[ImageLike], digests: Sequence[str]) -> Keys:
     """Return two keys for each image, of shape (num_images, 2): of its decoded pixels, and of its path or bytes.
 
-    An image is recognised by either. The digests of pixels (`saccade.data.scanning.ImageFacts`) differ if a JPEG is
-    decoded at another scale, and paths if it was moved. Pictures in memory have no second key.
+    An image is recognised by either: the digest of pixels differs if a JPEG is decoded at another scale, the path if it
+    was moved. Pictures in memory have no second key.
     """
     keys = np.zeros((len(images), 2), np.uint64)
     for row, (image, digest) in enumerate(zip(images, digests, strict=True)):
@@ -58,14 +60,19 @@ class EarlierSplit:
 
     @classmethod
     def load(cls, path: Path) -> EarlierSplit | None:
-        """Read the file; None if it does not exist; a DataError if it is damaged."""
+        """Read the file; None if it does not exist; a DataError if it is damaged, or not a regular file."""
         if not path.is_file():
             return None
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
             found = load_file(path)
-            return cls(found["fitted"].astype(np.uint64), found["held_out"].astype(np.uint64))
-        except (SafetensorError, OSError, KeyError) as error:
-            raise DataError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
+            sides = found["fitted"], found["held_out"]
+            if any(side.dtype != np.uint64 or side.ndim != 1 for side in sides):
+                raise ValueError("it has other arrays than keys of images")
+            return cls(*sides)
+        except (SafetensorError, OSError, LookupError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}). Restore a copy, remove it, or fit again") from None
 
     def sides(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Return `NEW`, `FITTED` or `HELD_OUT` for each image, from its `image_keys`."""
@@ -81,11 +88,10 @@ class EarlierSplit:
         split: Callable[[Positions, float], tuple[Positions, Positions]],
         groups: Positions | None = None,
     ) -> tuple[Positions, Positions]:
-        """Return training and validation positions: images keep their side, and new ones are divided.
+        """Return training and validation positions: images keep their side, and new ones are divided by `split`.
 
         A new image is on the side of the earlier images of its group, the training set if these are on both. Of the
-        other new images at least this fraction is held out, and more if the images that were held out before are a
-        smaller fraction of all. `split` is `saccade.data.splitting.split_holdout` of some positions.
+        others at least this fraction is held out, and more if the images held out before are a smaller fraction of all.
         """
         sides = self.sides(keys)
         if groups is not None:

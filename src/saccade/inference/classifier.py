@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import timm
 import torch
+from pydantic import Field, TypeAdapter
+from safetensors import SafetensorError, safe_open
 
 from saccade.data.batches import Batches, Images
-from saccade.errors import HyperparameterError
+from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
-from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import InputSpec, build_network, classifier_parameters
+from saccade.models.network import (
+    CustomObject,
+    InputSpec,
+    Side,
+    build_custom_network,
+    build_network,
+    classifier_parameters,
+)
+from saccade.models.weights import CHECKSUM, read_weights
 from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics
 from saccade.tasks.problem import Problem
+
+Text = Annotated[str, Field(max_length=10_000)]
 
 MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on measuring
 
@@ -28,11 +43,11 @@ MEASURED_STEPS = 50  # batches that `Classifier.choose_inference` may spend on m
 class Blueprint:
     """The architecture and input format of a network, without its weights."""
 
-    architecture: str | None  # timm's name; None for a network of the user's own
+    architecture: Text | None  # timm's name; None for a network of the user's own
     input: InputSpec  # `InputSpec.mean` has a value for each channel
-    img_size: int | None = None  # in pixels, for which the network was built; None for the architecture's default
+    img_size: Side | None = None  # in pixels, for which the network was built; None for the architecture's default
     tta: bool = False  # test-time augmentation: predictions are averaged over an image and its mirror image
-    own: str | None = None  # name of a network of the user's own
+    own: Text | None = None  # name of a network of the user's own
 
     @property
     def name(self) -> str:
@@ -45,22 +60,21 @@ class Blueprint:
         return len(self.input.mean)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
+        """Return what `from_json` reads as text."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Blueprint:
-        """Return the blueprint that `to_json` wrote."""
-        spec = record["input"]
-        spec = InputSpec(**{**spec, "mean": tuple(spec["mean"]), "std": tuple(spec["std"])})
-        return cls(**{**record, "input": spec})
+    def from_json(cls, text: str | bytes) -> Blueprint:
+        """Return the blueprint in a text; raise a ValueError if it is damaged."""
+        return TypeAdapter(cls).validate_json(text, strict=True)
 
 
 class Classifier:
     """A network that predicts, during training and after it. It is moved to the device of `numerics`.
 
     `inference` are the numerics of predictions: `numerics`, until `choose_inference` or `use` change them. `amp` is
-    whether predictions are computed in 16 bits; None lets `choose_inference` measure.
+    whether predictions are computed in 16 bits; None lets `choose_inference` measure. `image_s` are the seconds of an
+    image in the fastest pass over batches so far, as predictions compute them, decoding excluded; inf before the first.
     """
 
     def __init__(
@@ -76,6 +90,7 @@ class Classifier:
         self.network = numerics.place(network)
         self.preprocess = Preprocess(blueprint.input)
         self._folded: torch.nn.Module | None = None
+        self.image_s = math.inf
 
     @property
     def head(self) -> torch.nn.Module | None:
@@ -86,6 +101,7 @@ class Classifier:
         """Set the numerics of training and of predictions, which have the same memory format."""
         if (numerics, inference) != (self.numerics, self.inference):
             self.numerics, self.inference, self._folded = numerics, inference, None
+            self.image_s = math.inf
         numerics.place(self.network)
 
     @property
@@ -193,8 +209,30 @@ class Classifier:
         When `seconds_left` returns 0 or less, the remaining batches are skipped; the first batch never is.
         """
         network = (network or self.predicting).eval()
-        (outputs,) = _over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), self.inference, seconds_left)
+        (outputs,) = self.over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), seconds_left)
         return outputs
+
+    def over(
+        self,
+        batches: Batches,
+        compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+        seconds_left: Callable[[], float],
+    ) -> list[np.ndarray]:
+        """Compute tensors of each batch, until no time is left, concatenate each of them, and update `image_s`."""
+        parts: list[tuple[np.ndarray, ...]] = []
+        seconds: list[float] = []  # of an image in each batch
+        with self.inference.threads():
+            start_s = time.perf_counter()
+            for x_BCHW, *_ in batches.in_order():
+                parts.append(tuple(tensor.cpu().numpy() for tensor in compute(x_BCHW)))
+                now_s = time.perf_counter()
+                seconds.append((now_s - start_s) / len(x_BCHW))
+                start_s = now_s
+                if seconds_left() <= 0:
+                    break
+        if self._folded is not None or self.inference.compiled:  # validation in training does not fold batch norm
+            self.image_s = min(self.image_s, statistics.median(seconds[1:] or seconds))
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def inference_candidates(device: torch.device, amp: bool | None) -> list[Numerics]:
@@ -217,8 +255,8 @@ def outputs_and_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return outputs and features of all images, as `Classifier.outputs` and `Classifier.outputs_and_features` do."""
     network.eval()
-    outputs, features = _over(
-        batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), classifier.inference, seconds_left
+    outputs, features = classifier.over(
+        batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), seconds_left
     )
     return outputs, features
 
@@ -228,22 +266,6 @@ def features_of(
 ) -> np.ndarray:
     """Return the features of all images, float32 of shape (num_images, num_features)."""
     return outputs_and_features(classifier, batches, classifier.predicting, seconds_left)[1]
-
-
-def _over(
-    batches: Batches,
-    compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
-    numerics: Numerics,
-    seconds_left: Callable[[], float],
-) -> list[np.ndarray]:
-    """Compute tensors of each batch, until no time is left, and concatenate each of them."""
-    parts: list[tuple[np.ndarray, ...]] = []
-    with numerics.threads():
-        for x_BCHW, *_ in batches.in_order():
-            parts.append(tuple(tensor.cpu().numpy() for tensor in compute(x_BCHW)))
-            if seconds_left() <= 0:
-                break
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _first(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -275,3 +297,35 @@ def empty_classifier(
             random_start=False,
         )
     return Classifier(blueprint, problem, network, numerics, amp)
+
+
+def load_weights(network: torch.nn.Module, path: Path, checksum: str | None = None) -> None:
+    """Load a file of weights; a SavedPredictorError if it is damaged, of another network, or not finite.
+
+    The error is raised as well if the file has another `checksum`.
+    """
+    state, metadata = read_weights_of(network, path)
+    if damaged := next((name for name, part in state.items() if not part.isfinite().all()), None):
+        raise SavedPredictorError(f"{path} cannot be loaded: {damaged} has values that are not finite (NaN or inf)")
+    if checksum not in (None, metadata.get(CHECKSUM, "")):
+        raise SavedPredictorError(
+            f"{path} cannot be loaded: the weights have been replaced since the predictor was saved or loaded. "
+            "Load the predictor again, or restore a copy"
+        )
+    network.load_state_dict(state)
+
+
+def read_weights_of(network: torch.nn.Module, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Return the tensors and the metadata of a file of this network's weights; raise errors as `load_weights` does."""
+    try:
+        if not path.is_file():
+            raise SavedPredictorError(f"{path} cannot be loaded: there is no such file, or it is not a regular file")
+        expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+        with safe_open(path, framework="pt") as file:  # nothing is read before names and shapes are known
+            found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+        if found != expected:
+            names = [name for name in [*found, *expected] if found.get(name) != expected.get(name)]
+            raise SavedPredictorError(f"{path} cannot be loaded: it is of another network ({names[0][:200]})")
+        return read_weights(path)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise SavedPredictorError(f"{path} cannot be loaded: {error}") from None

@@ -30,6 +30,9 @@ FEATURES = "features.safetensors"
 MAX_TRAIN, MAX_VAL = 4000, 1000
 """Images whose features are stored, in float16: 13 MB if there are 1280 features."""
 
+MAX_BYTES = 2**28  # of a file that is read
+MAX_IMAGES = 10**8  # of a training set, as a check of files
+
 NUM_NEIGHBOURS = 5
 """The neighbour whose distance counts."""
 
@@ -89,25 +92,45 @@ class FeatureBank:
         part.replace(folder / FEATURES)
 
     @classmethod
-    def load(cls, folder: Path, key: str) -> FeatureBank | None:
+    def load(cls, folder: Path, key: str, problem: Problem) -> FeatureBank | None:
         """Read the file; None if it does not exist, or is of another network. Raises a SavedPredictorError."""
         path = folder / FEATURES
         if not path.is_file():
             return None
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
             with safe_open(path, "numpy") as file:
                 metadata = file.metadata() or {}
                 if metadata.get("key") != key:
                     return None
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
                 bank = cls(**tensors, is_complete=metadata.get("is_complete") == "True")
-            parts = (bank.train, bank.train_targets), (bank.val, bank.val_targets)
-            for features, targets in parts:
-                if features.shape != (len(targets), bank.train.shape[1]) or not np.isfinite(features).all():
-                    raise ValueError(f"features of shape {features.shape}, {len(targets)} targets")
-        except (SafetensorError, OSError, ValueError, IndexError) as error:
-            raise SavedPredictorError(f"{path} is damaged ({error}). Restore a copy, or fit again") from None
+            bank._check(problem)
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            raise SavedPredictorError(f"{path} is damaged ({error}). Restore a copy, remove it, or fit again") from None
         return bank
+
+    def _check(self, problem: Problem) -> None:
+        """Raise a ValueError, IndexError or TypeError if arrays do not fit each other, or the problem."""
+        of_targets = (problem.num_outputs,) if problem.has_classes and not problem.has_one_class else ()
+        for features, targets in ((self.train, self.train_targets), (self.val, self.val_targets)):
+            if features.dtype != np.float16 or features.shape != (len(targets), self.train.shape[1]):
+                raise ValueError(f"features of shape {features.shape} and {features.dtype}, {len(targets)} targets")
+            if targets.shape[1:] != of_targets or not (np.isfinite(features).all() and np.isfinite(targets).all()):
+                raise ValueError(f"targets of shape {targets.shape}, or values that are not finite")
+            if problem.has_one_class and not np.isin(targets, np.arange(problem.num_outputs)).all():
+                raise ValueError(f"targets outside of the {problem.num_outputs} classes")
+        counts = self.class_counts
+        if counts.shape != (len(problem.classes) if problem.has_one_class else 0,) or counts.dtype != np.int64:
+            raise ValueError(f"class counts of shape {counts.shape}")
+        if (counts < 0).any() or counts.sum() > MAX_IMAGES:
+            raise ValueError("class counts that are out of range")
+
+    def check_width(self, num_features: int) -> None:
+        """Raise a SavedPredictorError if the network has another number of features."""
+        if self.train.shape[1] != num_features:
+            raise SavedPredictorError(f"{FEATURES} has features of another network. Restore a copy, or fit again")
 
     @cached_property
     def _units(self) -> torch.Tensor:
@@ -122,6 +145,7 @@ class FeatureBank:
         >>> print(bank.novelty(torch.tensor([[1.0, 1.0], [-1.0, -1.0]])).numpy().round(2))
         [0.29 1.71]
         """
+        self.check_width(features.shape[1])
         units = torch.nn.functional.normalize(features.float(), dim=1)
         cosines = units @ self._units.to(units.device).T
         return (1 - cosines.topk(min(NUM_NEIGHBOURS, cosines.shape[1]), dim=1).values[:, -1]).clamp(min=0)

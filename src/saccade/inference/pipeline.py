@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,17 +19,19 @@ from saccade.data.sources.unreadable import describe_unreadable
 from saccade.data.store.decoded_images import fingerprint
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.on_demand import OnDemandImages
-from saccade.errors import DataError, HyperparameterError, ImageReadError
+from saccade.errors import DataError, HyperparameterError, ImageReadError, SaccadeError, SavedPredictorError
 from saccade.events import Progressed, Warned
-from saccade.inference.classifier import Classifier, known_inference
+from saccade.inference.classifier import Blueprint, Classifier, known_inference
+from saccade.inference.description import Member
 from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
-from saccade.inference.saved import Member, SavedPredictor
+from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.study.progress import ProgressDisplay
 from saccade.tasks.problem import Problem
 
 BATCH_SIZE = 32  # images in a batch: enough for full throughput, and few enough for any memory
+MAX_BATCH_PIXELS = 32 * 1024**2  # of batches of very large images, which have fewer
 
 Compute = Callable[[Classifier, torch.Tensor], np.ndarray]
 """From a network and a batch of its preprocessed images, of shape (N, C, S, S), to one row for each image."""
@@ -289,6 +292,8 @@ class InferencePipeline:
             raise DataError("there are no images")
         with self._lock:
             members = self._loaded()[:num_members]
+        num_pixels = max(member.blueprint.input.img_size**2 for member in members)
+        batch_size = max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // num_pixels))
         groups: dict[tuple[int, int], list[int]] = {}  # members that share decoded images
         for number, member in enumerate(members):
             key = member.preprocess.shorter_side, member.blueprint.in_chans
@@ -302,7 +307,7 @@ class InferencePipeline:
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
                 decoded = OnDemandImages(images, shorter_side, channels, len(batches_of), self.saved.pixel_range)
                 passes = [
-                    member.batches(decoded, positions, batch_size=BATCH_SIZE).in_order()
+                    member.batches(decoded, positions, batch_size=batch_size).in_order()
                     for member in batches_of.values()
                 ]
                 first = 0
@@ -310,7 +315,7 @@ class InferencePipeline:
                     x_of = {spec: x_BCHW for spec, (x_BCHW, *_) in zip(batches_of, batches, strict=True)}
                     for number in numbers:
                         member = members[number]
-                        with self._lock, member.inference.threads():
+                        with self._lock, member.inference.threads(), _named_errors(member.blueprint):
                             part = compute(member, x_of[member.blueprint.input])
                         if number not in rows:
                             rows[number] = np.empty((len(positions), *part.shape[1:]), part.dtype)
@@ -380,11 +385,27 @@ class InferencePipeline:
             )
         if numerics.dtype is not torch.float32 and member.amp is None and not is_half_native(self.device):
             numerics = replace(numerics, dtype=torch.float32)  # this processor only emulates 16 bits, slowly
-        classifier = self.saved.classifier(member, numerics)
-        classifier.network.eval()
-        if record.get("folds_batch_norm", True):
-            classifier.fuse()
+        with _named_errors(member.blueprint):
+            classifier = self.saved.classifier(member, numerics)
+            classifier.network.eval()
+            if record.get("folds_batch_norm", True):
+                classifier.fuse()
         return classifier
+
+
+@contextlib.contextmanager
+def _named_errors(blueprint: Blueprint) -> Iterator[None]:
+    """Raise errors of a network as a SavedPredictorError, unless it is the user's own: a description may be damaged."""
+    try:
+        yield
+    except (AssertionError, RuntimeError, ValueError, LookupError, MemoryError) as error:
+        is_out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        if isinstance(error, SaccadeError) or is_out_of_memory or blueprint.architecture is None:
+            raise
+        raise SavedPredictorError(
+            f"{blueprint.name} fails for images of {blueprint.input.img_size} pixels ({str(error)[:200]}). If "
+            "predictor.json was changed or damaged, restore a copy"
+        ) from error
 
 
 def first_network(saved: SavedPredictor, device: str | None = None) -> Classifier:

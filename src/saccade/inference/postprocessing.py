@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from saccade.checks import fraction
 from saccade.data.splitting import Groups
@@ -204,17 +205,23 @@ class Postprocessing:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Postprocessing:
-        """Return what `to_json` wrote, also under the names of formats 1 and 2; an empty record changes nothing."""
-        if not record:
-            return cls()
-        parts: list[dict[str, Any]] = [
-            {_NEW_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value for name, value in part}
-            for part in (record["calibration"].items(), record["thresholds"].items())
-        ]
-        return cls(Calibration(**parts[0]), Thresholds(**parts[1]), Conformal.from_json(record["conformal"]))
+        """Return what `to_json` wrote; raise a ValueError or TypeError if it is damaged."""
+        calibration = TypeAdapter(Calibration).validate_python(record["calibration"])
+        thresholds = TypeAdapter(Thresholds).validate_python(record["thresholds"])
+        conformal = Conformal.from_json(record["conformal"])
+        positive = [calibration.temperature, *calibration.class_prior, *thresholds.class_prior, *thresholds.values]
+        numbers = np.array([*positive, calibration.logit_adjustment, *conformal.scores])
+        if not (np.isfinite(numbers).all() and min(positive) > 0 and max(thresholds.values, default=0) < 1):
+            raise ValueError("numbers of calibration, thresholds or scores are out of range")
+        return cls(calibration, thresholds, conformal)
 
-
-_NEW_NAMES = {"shares": "class_prior", "figure_before": "metric_before", "figure_after": "metric_after"}
+    def check(self, problem: Problem) -> None:
+        """Raise a ValueError if there are more or fewer numbers than classes."""
+        num, num_thresholds = len(problem.classes), len(problem.threshold_classes)
+        lengths = len(self.calibration.class_prior), len(self.thresholds.class_prior), len(self.thresholds.values)
+        for found, expected in zip(lengths, (num, num, num_thresholds), strict=True):
+            if found not in (0, expected):
+                raise ValueError(f"{found} numbers of calibration or thresholds for {num} classes")
 
 
 def weighted_mean(predictions: Sequence[np.ndarray], weights: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -5,34 +5,29 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 
-from saccade._version import __version__
-from saccade.checks import real_number
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
-from saccade.data.pixel_range import PixelRange
-from saccade.errors import HyperparameterError, SavedPredictorError, explained_file_errors
-from saccade.inference.classifier import Blueprint, Classifier, empty_classifier
-from saccade.inference.description import check_postprocessing, load_weights, read_description
-from saccade.inference.feature_bank import FEATURES, FeatureBank
-from saccade.inference.postprocessing import Postprocessing
-from saccade.models.custom import CustomObject
+from saccade.errors import SavedPredictorError, explained_file_errors
+from saccade.inference.classifier import Blueprint, Classifier, empty_classifier, load_weights
+from saccade.inference.description import WEIGHTS, Choice, Description, Member
+from saccade.inference.feature_bank import FeatureBank
+from saccade.models.loading import AllocationLimit
+from saccade.models.network import CustomObject
 from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
-from saccade.study.objectives import COSTS
 from saccade.study.run_folder import write_json_atomically
 from saccade.study.trial_files import sync
-from saccade.tasks.matching import match_classes, names_of_classes
-from saccade.tasks.problem import Problem
+from saccade.tasks.matching import match_classes
 
-DESCRIPTION, WEIGHTS = "predictor.json", "weights.safetensors"
+DESCRIPTION = "predictor.json"
 SPLIT = "split.safetensors"  # the file with the `EarlierSplit` of the first member, for ``warm_start=True``
 PREDICTOR_FOLDER = "predictor"  # the folder of the predictor in a run folder
 CHOICES_FOLDER = "choices"  # the folder, in a predictor's, with the weights of the other trials that may be chosen
@@ -42,119 +37,18 @@ MEMBERS_FOLDER = "members"
 
 INTERRUPTED = "interrupted"  # entry of the summary of a predictor whose run was interrupted, and can be resumed
 
-FORMAT = 4
-"""Version of `DESCRIPTION`. Formats 1 to 3 have no `SPLIT`, no "pixel_range" and no description of the result. Formats
-1 and 2 repeat the first member's blueprint at the top level, have "trust" in the place of "postprocessing", and no
-numerics; 1 may lack both "trust" and "members"."""
+_Weights = TypeVar("_Weights", Member, Choice)
 
 
-_PLAIN = ("label", "metric", "eval_metric", "class_names", "summary", "trials", "numerics", "pixel_range")
-"""The fields of a `SavedPredictor` that are values of JSON."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """A network of a predictor."""
-
-    trial: int  # that trained it
-    blueprint: Blueprint
-    weights: str = WEIGHTS  # the file of its weights, relative to the predictor's folder
-    weight: float = 1.0  # of its predictions, positive; those of all members sum to 1
-    soup: list[int] = field(default_factory=list)  # trials whose weights earlier versions averaged; otherwise empty
-    amp: bool | None = None  # as in `saccade.training.recipes.recipe.Recipe`
-    has_seen_val: bool = False  # whether it was fitted to the validation images as well, after the search
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Member:
-        """Return the member whose `dataclasses.asdict` was written."""
-        return cls(**{**record, "blueprint": Blueprint.from_json(record["blueprint"])})
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A trial on the Pareto front of a search with several objectives; `weights` and others are as in `Member`."""
-
-    trial: int
-    costs: dict[str, float]  # of its network by name: ``latency_ms``, ``num_params``, ``num_bytes``
-    blueprint: Blueprint
-    summary: dict[str, Any]  # the entries of `ImagePredictor.fit_summary` that differ for this trial
-    weights: str = WEIGHTS
-    postprocessing: Postprocessing = field(default_factory=Postprocessing)
-    has_seen_val: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` reads."""
-        return {**asdict(self), "postprocessing": self.postprocessing.to_json()}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Choice:
-        """Return the choice that `to_json` wrote, in any format."""
-        record = dict(record)
-        blueprint, postprocessing = Blueprint.from_json(record.pop("blueprint")), _postprocessing_of(record)
-        return cls(**record, blueprint=blueprint, postprocessing=postprocessing)
-
-
-def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_score: float | None = None) -> Choice:
-    """Return the choice with the highest score within the maximum `limits` of costs by name.
-
-    With `min_score`, return the cheapest choice of at least this score instead. Raises a HyperparameterError if a limit
-    is not a number, its cost is not an objective of the search, or no choice is within the limits.
-    """
-    limits = {name: limit for name, limit in limits.items() if limit is not None}
-    for name, limit in [*limits.items(), *([] if min_score is None else [("min_score", min_score)])]:
-        real_number(name, limit)
-    known = list(choices[0].costs) if choices else []
-    if missing := [name for name in limits if name not in known]:
-        objective_of = {cost: objective for objective, cost in COSTS.items()}
-        raise HyperparameterError(
-            f"{', '.join(missing)} is not an objective of this search. Search with "
-            f"objectives={['accuracy', *[objective_of[name] for name in (*known, *missing)]]}"
-        )
-    if not choices:
-        raise HyperparameterError(
-            "there is nothing to choose from: the search had one objective. Search with "
-            "objectives=['accuracy', 'latency']"
-        )
-    fitting = [
-        choice
-        for choice in choices
-        if all(choice.costs[name] <= limit for name, limit in limits.items() if limit is not None)
-        and (min_score is None or choice.summary["valid_score"] >= min_score)
-    ]
-    if not fitting:
-        listed = "\n".join(
-            f"  trial {choice.trial}: score {choice.summary['valid_score']:.4f}, "
-            + ", ".join(f"{name} {cost:,.4g}" for name, cost in choice.costs.items())
-            for choice in choices
-        )
-        raise HyperparameterError(f"no trial is within these limits; the choices are:\n{listed}")
-    if min_score is not None:
-        return min(fitting, key=lambda choice: tuple(choice.costs.values()))
-    return max(fitting, key=lambda choice: choice.summary["valid_score"])
-
-
-@dataclass(frozen=True)
-class SavedPredictor:
-    """The contents of a predictor's folder; the weights stay on disk until they are used."""
+@dataclass(frozen=True, kw_only=True)
+class SavedPredictor(Description):
+    """A predictor in its folder; the weights stay on disk until they are used."""
 
     folder: Path  # with the file `DESCRIPTION` and the files of weights
-    label: str | list[str]  # the label column's name, or the names of several columns of 0 and 1
-    problem: Problem
-    metric: str  # used for model selection
-    eval_metric: str | None  # its name as the user gave it; None for the default, and for a function
-    class_names: list[str] | None  # names of integer labels, as the training data had them
-    summary: dict[str, Any]  # what `ImagePredictor.fit_summary` returns
-    trials: list[dict[str, Any]]  # rows of the leaderboard
-    # The networks whose predictions are averaged, at least one, the one with the highest score first. Features and
-    # explanations are those of the first one.
-    members: list[Member]
     net: CustomObject | None = None  # the user's own network; never written, `with_network` sets it after loading
-    # The Pareto front for `ImagePredictor.choose`, the highest score first; empty for searches with one objective.
-    choices: list[Choice] = field(default_factory=list)
-    postprocessing: Postprocessing = field(default_factory=Postprocessing)
-    # The numerics of each member, for each kind of device (``"cpu"``, ``"cuda"``, ``"mps"``) that was warmed up.
-    numerics: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    pixel_range: PixelRange | None = None  # of training images of more than 8 bits: see `saccade.data.pixel_range`
+    keeps: object = field(
+        default=None, repr=False, compare=False
+    )  # what has to live as long, such as a temporary folder
 
     @property
     def blueprint(self) -> Blueprint:
@@ -192,16 +86,12 @@ class SavedPredictor:
     @property
     def features(self) -> FeatureBank | None:
         """The stored features of the first member; None for predictors without them. Raises a SavedPredictorError."""
-        return FeatureBank.load(self.folder, self.features_key)
+        return FeatureBank.load(self.folder, self.features_key, self.problem)
 
     @property
     def features_key(self) -> str:
         """The checksum of the first member's weights, by which `features` belong to them."""
-        try:
-            with safe_open(self.weights_path, "pt") as file:
-                return str((file.metadata() or {}).get(CHECKSUM, ""))
-        except (SafetensorError, OSError) as error:
-            raise SavedPredictorError(f"{self.weights_path} cannot be loaded: {error}") from None
+        return self.members[0].checksum or _checksum(self.weights_path)
 
     @property
     def trial_weights(self) -> dict[int, float]:
@@ -216,11 +106,6 @@ class SavedPredictor:
         """The name of the user's own network among the members; None if there is none."""
         return next((member.blueprint.own for member in self.members if member.blueprint.architecture is None), None)
 
-    @property
-    def names_of_classes(self) -> list[str]:
-        """The name of each class: its folder's name for numbered classes, else the label as text."""
-        return names_of_classes(self.problem.classes, self.class_names)
-
     def match_classes(self, examples: Examples) -> Examples:
         """Return labelled images in this predictor's classes, matched by name; a DataError lists differences."""
         return match_classes(examples, self.problem, self.class_names, "the data", "the predictor")
@@ -229,7 +114,8 @@ class SavedPredictor:
         """Write the folder and return the predictor in it; at whatever instant that fails, an earlier one stays whole.
 
         `writers` write the files that `members` and `choices` name, and `SPLIT`, to the paths that they are given. New
-        files do not replace those of an earlier predictor: the description, which names them, is replaced last.
+        files do not replace those of an earlier predictor: the description, which names them, is replaced last. A
+        SavedPredictorError is raised if weights differ from the checksum that is known of them.
         """
         folder = self.folder
         with explained_file_errors(folder, SavedPredictorError):
@@ -241,10 +127,22 @@ class SavedPredictor:
                     path.parent.mkdir(exist_ok=True)
                     write(path)
                     sync(path)
-                members = [replace(one, weights=names.get(one.weights, one.weights)) for one in self.members]
-                choices = [replace(one, weights=names.get(one.weights, one.weights)) for one in self.choices]
-                saved = replace(self, members=members, choices=choices)
-                write_json_atomically(folder / DESCRIPTION, saved._description())
+
+                def written(one: _Weights) -> _Weights:
+                    if one.weights not in names:
+                        return one
+                    checksum = _checksum(folder / names[one.weights])
+                    if one.checksum not in (None, checksum):
+                        raise SavedPredictorError(
+                            f"{self.folder} cannot be saved: its weights have been replaced, as by a later fit into "
+                            "this folder. Load the new predictor: ImagePredictor.load(path)"
+                        )
+                    return replace(one, weights=names[one.weights], checksum=checksum)
+
+                saved = replace(
+                    self, members=list(map(written, self.members)), choices=list(map(written, self.choices))
+                )
+                write_json_atomically(folder / DESCRIPTION, saved.to_json())
             except BaseException:
                 for name in (*names.values(), f"{DESCRIPTION}.part"):
                     (folder / name).unlink(missing_ok=True)
@@ -255,17 +153,6 @@ class SavedPredictor:
                 (folder / f"{SPLIT}.part").replace(folder / SPLIT)
             saved._remove_other_weights()
         return saved
-
-    def _description(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "saccade": __version__,
-            "problem": self.problem.to_json(),
-            **{name: getattr(self, name) for name in _PLAIN},
-            "members": [asdict(member) for member in self.members],
-            "choices": [choice.to_json() for choice in self.choices],
-            "postprocessing": self.postprocessing.to_json(),
-        }
 
     def _remove_other_weights(self) -> None:
         """Remove weights of an earlier predictor in the folder; files with other names are not touched."""
@@ -286,45 +173,18 @@ class SavedPredictor:
             reason = f"contains no {DESCRIPTION}" if Path(path).is_dir() else "is not a folder"
             expected = "expected a folder made by ImagePredictor.save(), or the run folder of a completed fit"
             raise SavedPredictorError(f"{path} {reason}; {expected}")
-        record = read_description(folder / DESCRIPTION, FORMAT)
-        try:
-            if (found := record.get("pixel_range")) is not None:
-                record["pixel_range"] = float(found[0]), float(found[1])
-            members = [Member.from_json(member) for member in record.get("members", [])]
-            if not members:  # of format 1
-                best = record["summary"]
-                trial, amp = best.get("best_trial", 0), best.get("best_config", {}).get("amp")
-                members = [Member(trial, Blueprint.from_json(record["blueprint"]), amp=amp)]
-            saved = cls(
-                folder,
-                problem=Problem.from_json(record["problem"]),
-                members=members,
-                choices=[Choice.from_json(choice) for choice in record.get("choices", [])],
-                postprocessing=_postprocessing_of(record),
-                **{name: record[name] for name in _PLAIN if name in record},
-            )
-            for part in (saved.postprocessing, *(choice.postprocessing for choice in saved.choices)):
-                check_postprocessing(part, saved.problem)
-            if any(len(records) != len(saved.members) for records in saved.numerics.values()):
-                raise ValueError("numerics and members do not match")
-            networks = [one.blueprint for one in saved.members] + [one.blueprint for one in saved.choices]
-            if not all(network.name for network in networks):
-                raise ValueError("a network has no name")
-            _ = saved.names_of_classes
-        except (ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
-            raise SavedPredictorError(
-                f"{folder / DESCRIPTION} is damaged ({type(error).__name__}: {str(error)[:200]}). Restore a copy, or "
-                "save again"
-            ) from None
-        return saved
+        return cls(folder=folder, **vars(Description.read(folder / DESCRIPTION)))
 
     def copy_to(self, folder: Path) -> SavedPredictor:
         """Write a copy to another, empty folder and return it; in the predictor's own folder, update numerics."""
         if folder.resolve() == self.folder.resolve():
             found = SavedPredictor.read(folder)
-            if [one.weights for one in found.members] != [one.weights for one in self.members]:
+            if [(one.weights, one.checksum) for one in found.members] != [
+                (one.weights, one.checksum) for one in self.members
+            ]:
                 raise SavedPredictorError(
-                    f"{folder} contains the predictor that this one was chosen from; pass another folder"
+                    f"{folder} contains the predictor that this one was chosen from, or a later one. Pass another "
+                    "folder"
                 )
             return self if found.numerics == self.numerics else self.write({})
         with explained_file_errors(folder, SavedPredictorError):
@@ -340,15 +200,21 @@ class SavedPredictor:
             members=[replace(one, weights=names[one.weights]) for one in self.members],
             choices=[replace(one, weights=names[one.weights]) for one in self.choices],
         )
-        files = {new: self.folder / old for old, new in names.items()}
-        if (self.folder / SPLIT).is_file():
-            files[SPLIT] = self.folder / SPLIT
-        for file in files.values():
-            if not file.is_file():
-                raise SavedPredictorError(f"{file} is missing, or not a regular file; the predictor cannot be saved")
-        copy = copy.write({name: partial(shutil.copyfile, file) for name, file in files.items()})
-        if (self.folder / FEATURES).is_file():
-            shutil.copyfile(self.folder / FEATURES, folder / FEATURES)
+        writers: dict[str, Callable[[Path], object]] = {}
+        for old, new in names.items():
+            if not (self.folder / old).is_file():
+                raise SavedPredictorError(
+                    f"{self.folder / old} is missing, or not a regular file; the predictor cannot be saved"
+                )
+            writers[new] = partial(shutil.copyfile, self.folder / old)
+        # These are read and written: the file of a stranger's predictor may be a link to one of the user's.
+        if (split := EarlierSplit.load(self.folder / SPLIT)) is not None:
+            writers[SPLIT] = split.save
+        features = self.features
+        copy = copy.write(writers)
+        if features is not None:
+            with explained_file_errors(folder, SavedPredictorError):
+                features.save(folder, copy.features_key)
         return copy
 
     def chosen(self, choice: Choice) -> SavedPredictor:
@@ -358,7 +224,15 @@ class SavedPredictor:
             summary={**self.summary, **choice.summary},
             net=None,
             choices=[],
-            members=[Member(choice.trial, choice.blueprint, choice.weights, has_seen_val=choice.has_seen_val)],
+            members=[
+                Member(
+                    choice.trial,
+                    choice.blueprint,
+                    choice.weights,
+                    has_seen_val=choice.has_seen_val,
+                    checksum=choice.checksum,
+                )
+            ],
             postprocessing=choice.postprocessing,
             numerics={},
         )
@@ -385,15 +259,22 @@ class SavedPredictor:
 
     def classifier(self, member: Member, numerics: Numerics) -> Classifier:
         """Build the network of a member; a SavedPredictorError if its weights cannot be loaded."""
-        classifier = empty_classifier(member.blueprint, self.problem, numerics, self.net, member.amp)
-        load_weights(classifier.network, self.folder / member.weights)
+        path, is_own = self.folder / member.weights, member.blueprint.architecture is None
+        num_bytes = path.stat().st_size if path.is_file() else 0
+        # A stranger's description may name a network that is larger than the memory, or have millions of classes.
+        with contextlib.nullcontext() if is_own else AllocationLimit(4 * num_bytes + 2**28):
+            classifier = empty_classifier(member.blueprint, self.problem, numerics, self.net, member.amp)
+        load_weights(classifier.network, path, member.checksum)
         return classifier
 
 
-def _postprocessing_of(record: dict[str, Any]) -> Postprocessing:
-    """Take the postprocessing out of a record; it is called "trust" in formats 1 and 2."""
-    old = record.pop("trust", {})
-    return Postprocessing.from_json(record.pop("postprocessing", old))
+def _checksum(path: Path) -> str:
+    """Return the checksum that is recorded in a file of weights, or "" without one; raise a SavedPredictorError."""
+    try:
+        with safe_open(path, "pt") as file:
+            return str((file.metadata() or {}).get(CHECKSUM, ""))
+    except (SafetensorError, OSError) as error:
+        raise SavedPredictorError(f"{path} cannot be loaded: {error}") from None
 
 
 def _free_name(folder: Path, name: str) -> str:

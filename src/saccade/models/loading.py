@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from torch.overrides import TorchFunctionMode
 
 _RANDOM_METHODS = (torch.Tensor.normal_, torch.Tensor.uniform_, torch.Tensor.erfinv_)
+_CONSTRUCTORS = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
 _CONSTANT_INITS = ("constant_", "ones_", "zeros_", "eye_", "dirac_")
 
 MAX_CALLS = 1000
@@ -57,6 +58,25 @@ class SkipInit(TorchFunctionMode):
         for name, tensor in tensors:
             if tensor.numel() and tensor.untyped_storage().data_ptr() in self._calls:
                 raise RandomValuesNeededError(name)
+
+
+class AllocationLimit(TorchFunctionMode):
+    """Context in which the tensors that this thread makes take at most `max_bytes`; else a MemoryError is raised."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__()
+        self._num_left = max_bytes
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call a function of torch."""
+        result = func(*args, **(kwargs or {}))
+        if func in _CONSTRUCTORS:
+            self._num_left -= result.nbytes
+            if self._num_left < 0:
+                raise MemoryError("the network is larger than its weights")
+        return result
 
 
 @contextmanager

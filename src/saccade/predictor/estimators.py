@@ -6,6 +6,7 @@ They work with `Pipeline`, `GridSearchCV`, `cross_val_score`, `clone` and pickle
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 import weakref
@@ -28,6 +29,7 @@ from saccade.data.sources.arrays import check_finite, image_list, rows_as_images
 from saccade.errors import DataError, ImageReadError, suggests_names
 from saccade.executor import Executor
 from saccade.inference.pipeline import Predictions
+from saccade.models.network import CustomObject
 from saccade.predictor import ImagePredictor
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher
@@ -35,6 +37,25 @@ from saccade.study.trackers import Callback
 from saccade.tasks.metrics import EvalMetric
 
 _NESTED = "hyperparameters__"
+
+
+class _TemporaryFolder:
+    """A folder that is removed together with this object, by the process that made it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="saccade_predictor_"))
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _TemporaryFolder:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # a pickled predictor refers to the folder, and does not keep it
+
+
+def _remove(folder: Path, pid: int) -> None:
+    if os.getpid() == pid:  # not in a forked process
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @suggests_names()
@@ -105,27 +126,29 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             folder = Path(predictor.save())
             files = [path for path in folder.rglob("*") if path.is_file()]
             state["predictor_files"] = {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+            state["predictor_net"] = predictor.pipeline.saved.net  # the user's own network, if there is one
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         state = dict(state)
         files, former_range = state.pop("predictor_files", None), state.pop("pixel_range_", None)
+        net = state.pop("predictor_net", None)
         super().__setstate__(state)
         if files is not None:
-            folder = Path(tempfile.mkdtemp(prefix="saccade_predictor_"))
+            folder = _TemporaryFolder()
             for name, content in files.items():
-                (folder / name).parent.mkdir(exist_ok=True)
-                (folder / name).write_bytes(content)
-            self.predictor_ = self._load(folder)
+                (folder.path / name).parent.mkdir(exist_ok=True)
+                (folder.path / name).write_bytes(content)
+            self.predictor_ = self._load(folder, net)
             pipeline = self.predictor_.pipeline
             if former_range is not None:  # of an estimator before the predictor had it
                 pipeline.saved = replace(pipeline.saved, pixel_range=former_range)
 
-    def _load(self, folder: Path) -> ImagePredictor:
-        """Return the predictor in a folder, which is removed together with the predictor."""
-        predictor = ImagePredictor.load(folder, self.verbosity)
+    def _load(self, folder: _TemporaryFolder, net: CustomObject | None) -> ImagePredictor:
+        """Return the predictor in a folder, which is removed when nothing refers to the predictor any more."""
+        predictor = ImagePredictor.load(folder.path, self.verbosity, net=net and net.value)
         predictor.eval_metric = self.eval_metric  # a function is not saved
-        weakref.finalize(predictor, shutil.rmtree, folder, ignore_errors=True)
+        predictor.pipeline.saved = replace(predictor.pipeline.saved, keeps=folder)
         return predictor
 
     def _fit(self, X: Any, labels: np.ndarray, problem_type: str) -> None:
@@ -160,9 +183,9 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             predictor = ImagePredictor("label", problem_type, self.eval_metric, run, self.verbosity)
             data: pd.DataFrame = pd.DataFrame({"image": pd.Series(images, dtype=object), "label": labels})
             predictor.fit(data, **options)
-            folder = Path(tempfile.mkdtemp(prefix="saccade_predictor_"))
-            predictor.save(folder)  # a copy: the next fit may replace the run
-        self.predictor_ = self._load(folder)
+            folder = _TemporaryFolder()
+            predictor.save(folder.path)  # a copy: the next fit may replace the run
+        self.predictor_ = self._load(folder, predictor.pipeline.saved.net)
 
     @property
     def pixel_range_(self) -> PixelRange | None:

@@ -18,10 +18,9 @@ import torch
 from safetensors import safe_open
 
 from saccade.errors import DataError, DataWarning, SaccadeError, SavedPredictorError
-from saccade.inference import description
 from saccade.inference.calibration import Calibration, fit_calibration
-from saccade.inference.classifier import Blueprint, empty_classifier
-from saccade.models.custom import CustomObject
+from saccade.inference.classifier import Blueprint, empty_classifier, read_weights_of
+from saccade.models.network import CustomObject
 from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import reading
@@ -195,7 +194,7 @@ def read_blueprint(trial: Trial) -> Blueprint:
     if path is None:
         raise DataError(f"{BLUEPRINT}, the network of trial {trial.number}, is missing. Start a new run")
     with reading(path):
-        return description.read_blueprint(json.loads(path.read_bytes()))
+        return Blueprint.from_json(path.read_bytes())
 
 
 class _Network:
@@ -218,13 +217,13 @@ class _Network:
     def check(self, weights: Path, epoch: int) -> str | None:
         """Return the checksum of the weights' outputs, if known; raise a DataError for damaged or exchanged weights."""
         try:
-            _, metadata = description.read_weights_of(self._module, weights)
+            _, metadata = read_weights_of(self._module, weights)
         except SavedPredictorError as error:
             raise DataError(f"{error}. Restore a copy of it, or of {self._file}, or start a new run") from None
         expected = origin(self._trial, epoch, self.blueprint.to_json())
         with reading(weights):
             found = {**expected, **metadata}  # files of earlier versions have no metadata
-            is_same = description.read_blueprint(json.loads(found["blueprint"])) == self.blueprint
+            is_same = Blueprint.from_json(found["blueprint"]) == self.blueprint
         if not is_same or (found["trial"], found["epoch"]) != (expected["trial"], expected["epoch"]):
             raise DataError(
                 f"{weights} has weights of another network, trial or epoch (trial {found['trial']:.20}, epoch "

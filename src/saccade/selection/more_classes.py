@@ -20,10 +20,11 @@ from saccade.data.examples import Examples, ImageLike
 from saccade.data.splitting import split_holdout
 from saccade.errors import DataError, HyperparameterError, SaccadeError
 from saccade.inference.classifier import empty_classifier
+from saccade.inference.description import WEIGHTS, Member
 from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import first_network
 from saccade.inference.postprocessing import Postprocessing
-from saccade.inference.saved import SPLIT, WEIGHTS, Member, SavedPredictor
+from saccade.inference.saved import SPLIT, SavedPredictor
 from saccade.models.weights import write_weights
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.tasks.matching import match_classes, names_of_classes, widened
@@ -81,6 +82,7 @@ def add_classes(
     if bank is None:
         none, no_targets = np.zeros((0, features.shape[1]), np.float16), np.zeros(0, np.int64)
         bank = FeatureBank(none, no_targets, none, no_targets, no_targets)
+    bank.check_width(features.shape[1])
     known = np.bincount(place[bank.train_targets.astype(np.int64)], minlength=len(problem.classes))
     counts = np.zeros(len(problem.classes))
     counts[place[: len(bank.class_counts)]] = bank.class_counts
@@ -132,12 +134,19 @@ def add_classes(
     }  # fmt: skip
     member = saved.members[0]
     made = SavedPredictor(
-        folder, saved.label, problem, metric.name, saved.eval_metric, class_names, summary, saved.trials,
-        [Member(member.trial, member.blueprint, WEIGHTS, amp=member.amp)],
+        folder=folder,
+        label=saved.label,
+        problem=problem,
+        metric=metric.name,
+        eval_metric=saved.eval_metric,
+        class_names=class_names,
+        summary=summary,
+        trials=saved.trials,
+        members=[Member(member.trial, member.blueprint, WEIGHTS, amp=member.amp)],
         postprocessing=evaluation.postprocessing,
         numerics={device: records[:1] for device, records in saved.numerics.items()},
         pixel_range=saved.pixel_range,
-    )  # fmt: skip
+    )
     writers: dict[str, Callable[[Path], object]] = {
         WEIGHTS: partial(_write_network, saved=saved, problem=problem, head=final)
     }

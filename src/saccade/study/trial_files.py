@@ -136,13 +136,16 @@ class LocalTrialFiles(TrialFiles):
         write(part)
         if part.is_dir() or (folder / name).is_dir():  # a rename replaces files by files only
             _remove(folder / name)
-        replace_durably(part, folder / name)
+        if kind == CONFIG:  # the event log has the configuration as well, so a trial need not wait for the disk
+            part.replace(folder / name)
+        else:
+            replace_durably(part, folder / name)
         return name
 
     def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
-        """Return its path in the folder."""
+        """Return its path in the folder; pipes and devices count as missing, since reading them may never end."""
         path = self.folder(trial) / file_name(kind, epoch)
-        return path if path.exists() else None
+        return path if path.is_file() or path.is_dir() else None
 
     def list(self, trial: int) -> list[tuple[str, int | None]]:
         """Return what is in the trial's folder."""

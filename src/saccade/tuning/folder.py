@@ -59,12 +59,16 @@ def check_path(folder: Path) -> None:
     # A kill between the lock and the first file leaves nothing but ABOUT.part behind.
     is_used = any(entry.name != f"{ABOUT}.part" for entry in other_entries(folder))
     if not (folder / ABOUT).is_file() and (is_used or (folder.exists() and not folder.is_dir())):
-        raise HyperparameterError(f"path={str(folder)!r} exists and contains no search; choose an empty or new folder")
+        raise HyperparameterError(
+            f"path={str(folder)!r} exists and contains no search (no file {ABOUT}); choose an empty or new folder"
+        )
 
 
 def read_about(folder: Path) -> dict[str, Any]:
     """Return ``metric``, ``mode`` and ``space`` of the search in a folder; without it, raise a HyperparameterError."""
     try:
+        if (folder / ABOUT).exists() and not (folder / ABOUT).is_file():
+            raise OSError(f"{ABOUT} is not a regular file")
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         _ = about["metric"], about["mode"], about["space"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -82,8 +86,8 @@ def _text(value: Any) -> str:
 class FunctionCheckpointKeeper(CheckpointKeeper):
     """Removes the checkpoints of a function that are not needed, after each epoch.
 
-    A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued,
-    because the function may read it late. The best `NUM_BEST` trials that have ended keep that of their best epoch.
+    A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued. The
+    best `NUM_BEST` trials that have ended keep that of their best epoch.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:

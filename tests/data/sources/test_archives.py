@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from saccade.data.sources import archives
 from saccade.data.sources.archives import unpack
-from saccade.errors import ArchiveError
+from saccade.data.sources.sources import local_path
+from saccade.errors import ArchiveError, DataError
 
 TREE = {
     "boots/1.jpg": b"one",
@@ -422,6 +423,72 @@ def test_a_tar_file_that_was_cut_is_refused(tmp_path, cache, make_tar, kind, kep
     data = archive.read_bytes()[: 30 * 2048] if not kind else archive.read_bytes()
     archive.write_bytes(data[: int(len(data) * kept)])
     assert_refused(archive, cache)
+
+
+@pytest.mark.parametrize("kind", ["gz", "bz2", "xz"])
+def test_a_compressed_tar_file_with_another_checksum_is_refused(tree, cache, make_tar, kind):
+    archive = make_tar(tree, tree.parent / f"a.tar.{kind}", f"w:{kind}")
+    whole = archive.read_bytes()
+    for damaged in (whole[:-4], whole[:-6] + bytes([whole[-6] ^ 1]) + whole[-5:]):
+        archive.write_bytes(damaged)
+        assert_refused(archive, cache, "broken")
+
+
+@pytest.mark.parametrize("kind", ["", "gz"])
+def test_content_after_the_end_of_a_tar_file_is_not_passed_over(tree, cache, make_tar, kind):
+    archive = make_tar(tree, tree.parent / "a.tar", f"w:{kind}")
+    whole = archive.read_bytes()
+    archive.write_bytes(whole + bytes(2**20))
+    assert content_of(unpack(archive, cache / "padded")) == TREE
+    shutil.rmtree(cache)
+    archive.write_bytes(whole + whole)
+    assert_refused(archive, cache, "a second archive")
+
+
+@pytest.mark.parametrize("start", [b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07", b"\x28\xb5\x2f\xfd", b"LZIP\x01"])
+def test_other_kinds_of_archives_are_named(tmp_path, cache, start):
+    (tmp_path / "a.zip").write_bytes(start + bytes(100))
+    assert_refused(tmp_path / "a.zip", cache, "only zip and tar files can be unpacked", "unpack it yourself")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs")
+def test_a_pipe_is_no_archive(tmp_path):
+    os.mkfifo(tmp_path / "a.zip")
+    with pytest.raises(DataError, match="neither a folder nor a regular file"):
+        local_path(tmp_path / "a.zip")
+
+
+def test_members_of_a_zip_file_that_share_their_content_count_as_often(tmp_path, cache, monkeypatch):
+    archive = write_zip(tmp_path / "a.zip", ("x", bytes(1000)))
+    whole = archive.read_bytes()
+    start, end = whole.index(b"PK\1\2"), whole.index(b"PK\5\6")
+    entries = whole[start:end] * 500
+    counts = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 500, 500, len(entries), start, 0)
+    archive.write_bytes(whole[:start] + entries + counts)
+    monkeypatch.setattr(archives, "_MAX_BYTES", 1)
+    monkeypatch.setattr(archives, "_MAX_RATIO", 1)
+    assert_refused(archive, cache, "SACCADE_MAX_UNPACKED_GB")
+
+
+@pytest.mark.parametrize("name", ["CON", "a/nul.txt", "a/b.", "a:stream", "a\\b"])
+@pytest.mark.parametrize("suffix", ["zip", "tar"])
+def test_names_that_windows_gives_to_devices_are_refused_there(tmp_path, cache, monkeypatch, name, suffix):
+    monkeypatch.setattr(archives, "_IS_WINDOWS", True)
+    archive = tmp_path / f"a.{suffix}"
+    if suffix == "zip" and "\\" not in name:
+        assert_refused(write_zip(archive, (name, b"x")), cache, "Windows does not accept")
+    elif suffix == "tar":
+        assert_refused(write_tar(archive, (tar_member(name, size=1), b"x")), cache, "Windows does not accept")
+
+
+def test_a_sparse_member_counts_with_its_holes(tmp_path, cache):
+    member = tar_member("a", size=0)
+    member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "a"}
+    member.pax_headers["GNU.sparse.realsize"] = str(50 * 2**30)
+    member.size = 512
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(b"0\n".ljust(512, b"\0")))
+    assert_refused(tmp_path / "a.tar", cache, "53.7 GB or more", "SACCADE_MAX_UNPACKED_GB")
 
 
 def test_a_tar_file_that_was_cut_between_two_members_is_refused(tmp_path, cache):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import hashlib
+import itertools
 import socket
 import sys
 import threading
@@ -61,6 +62,28 @@ def raw_server(file_server) -> Iterator[Callable[..., str]]:
         listener.close()
 
 
+@pytest.fixture
+def scripted_server(monkeypatch) -> Iterator[Callable[..., str]]:
+    """Return the URL of a server that sends these bytes to one client after the other, the last ones to the rest."""
+    monkeypatch.setattr(download, "BACKOFF_S", (0.0, 0.0, 0.0))
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(*answers: bytes) -> str:
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                for each in itertools.chain(answers, itertools.repeat(answers[-1])):
+                    client, _ = listener.accept()
+                    with client, contextlib.suppress(OSError):
+                        client.recv(10_000)
+                        client.sendall(each)
+
+        threading.Thread(target=answer, daemon=True).start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}/a.zip"
+
+    yield serve
+    listener.close()
+
+
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nX: "], ids=["body", "headers"])
 def test_a_very_slow_transfer_is_stopped(raw_server, monkeypatch, start):
     monkeypatch.setattr(download, "STALL_S", 0.1)
@@ -104,10 +127,64 @@ def test_a_compressed_response_may_not_expand_without_limit(server, url, monkeyp
         fetch(server.url("/bomb.zip"))
 
 
-def test_a_part_that_was_not_asked_for_is_refused(raw_server):
-    part = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5\r\n\r\nabcde"
-    with pytest.raises(DownloadError, match="another range"):
-        fetch(raw_server(part))
+def response(status: str, body: bytes, **headers: object) -> bytes:
+    lines = [f"HTTP/1.1 {status}", "Connection: close"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in {"Content_Length": len(body), **headers}.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+FIRST = response("200 OK", CONTENT[:100_000], Content_Length=len(CONTENT), ETag='"v1"')
+WHOLE = response("200 OK", CONTENT, ETag='"v2"')
+
+
+def partial(start: int, end: int, etag: str = '"v1"', total: object = len(CONTENT)) -> bytes:
+    body = CONTENT[start:end] if etag == '"v1"' else bytes(end - start)
+    return response("206 Partial Content", body, ETag=etag, Content_Range=f"bytes {start}-{end - 1}/{total}")
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [FIRST, partial(100_000, len(CONTENT))],
+        [FIRST, partial(100_000, 200_000), partial(200_000, len(CONTENT))],  # shorter than asked for
+        [FIRST, partial(100_000, len(CONTENT), '"v2"'), WHOLE],  # of another version
+        [FIRST, partial(100_000, len(CONTENT), total=""), WHOLE],
+        [FIRST, partial(100_000, 100_010, total=100_010), WHOLE],
+        [FIRST, partial(50_000, len(CONTENT)), WHOLE],
+        [FIRST, response("206 Partial Content", b"--x", Content_Type="multipart/byteranges; boundary=x"), WHOLE],
+        [FIRST, response("416 Range Not Satisfiable", b""), WHOLE],
+        [FIRST, WHOLE],
+        [response("500 Oops", b""), b"no HTTP", response("200 OK", CONTENT[:9], Content_Length="many"), WHOLE],
+        [response("302 Found", b"", Location="/elsewhere"), WHOLE],
+        [response("200 OK", gzip.compress(CONTENT), Content_Encoding="gzip")],
+    ],
+)
+def test_whatever_a_server_answers_before_the_file_is_whole_at_the_end(scripted_server, answers):
+    assert fetch(scripted_server(*answers)).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (response("302 Found", b"", Location="/again"), "[Rr]edirect"),
+        (response("302 Found", b"", Location="file:///etc/passwd"), "cannot be fetched"),
+        (response("200 OK", CONTENT[:9], Content_Length=99), "cannot be fetched"),
+        (response("200 OK", b"x", Content_Encoding="br"), "compresses it as 'br'"),
+        (response("200 OK", gzip.compress(gzip.compress(b"")), Content_Encoding="gzip, gzip"), "'gzip, gzip'"),
+        (response("200 OK", CONTENT, Content_Encoding="gzip"), "cannot be fetched"),
+        (response("200 OK", gzip.compress(CONTENT)[:-9], Content_Encoding="gzip"), "ends too early"),
+        (response("200 OK", b""), "empty file"),
+        (response("200 OK", b"\xef\xbb\xbf<!-- x --><HEAD><title>Sign in"), "web page"),
+        (partial(5, 10), "another range"),
+        (response("416 Range Not Satisfiable", b""), "416"),
+        (response("304 Not Modified", b""), "304"),
+        (b"", "cannot be fetched"),
+    ],
+)
+def test_an_answer_without_the_file_is_an_error_in_a_sentence(scripted_server, own_cache, answer, words):
+    with pytest.raises(DownloadError, match=words):
+        fetch(scripted_server(answer))
+    assert all(name.endswith((".part", ".version")) for name in leftovers(own_cache))
 
 
 def test_a_validator_that_is_not_ascii_is_not_sent_back(server, url):

@@ -12,6 +12,7 @@ import errno
 import gzip
 import hashlib
 import lzma
+import os
 import re
 import shutil
 import stat
@@ -48,6 +49,16 @@ _MAX_DEPTH = 100
 _MAX_HEADER_BYTES = 1 << 18  # of a member; tarfile reads them into memory
 _CHECKED_BYTES = 1 << 25  # of a tar file; the members in them are checked before anything is written
 _ZIP_ENTRY = b"PK\x01\x02"
+_OTHER_KINDS = {
+    b"7z\xbc\xaf": "7-Zip",
+    b"Rar!": "RAR",
+    b"\x28\xb5\x2f\xfd": "Zstandard",
+    b"\x04\x22\x4d\x18": "LZ4",
+    b"LZIP": "lzip",
+    b"\x1f\x9d": "compress",
+}
+_IS_WINDOWS = os.name == "nt"
+_WINDOWS_DEVICE = re.compile(r'(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*[<>:"|?*\\].*|.*[. ]', re.IGNORECASE)
 
 
 def unpack(archive: Path, cache: Path, *, quiet: bool = False) -> Path:
@@ -100,15 +111,14 @@ def _extract(archive: Path, folder: Path, *, quiet: bool) -> None:
             name = Path(str(error.filename)).relative_to(folder)
             raise ArchiveError(broken.format(f"its member '{name}' is both a file and a folder")) from error
         except OSError as error:
-            if error.errno in _BROKEN_NAMES:
-                member = Path(str(error.filename)).name[:60]
-                raise ArchiveError(
-                    f"{archive} cannot be unpacked: this system does not accept the name of its member {member!r}… "
-                    f"({error.strerror})"
-                ) from error
-            if error.errno is not None:  # of the operating system: a full disk, a folder without write permission
+            if error.errno not in (None, *_BROKEN_NAMES):  # of a full disk, or a folder without write permission
                 raise
-            raise ArchiveError(broken.format(error)) from error  # bz2 and gzip, for bad data
+            if error.filename is None:  # bz2 and gzip, for bad data
+                raise ArchiveError(broken.format(error)) from error
+            raise ArchiveError(
+                f"{archive} cannot be unpacked: this system does not accept the name of its member "
+                f"{Path(str(error.filename)).name[:60]!r}… ({error.strerror})"
+            ) from error
 
 
 class _Limits:
@@ -134,6 +144,8 @@ class _Limits:
             raise ArchiveError("it has a member without a name")
         if len(parts) > _MAX_DEPTH:
             raise ArchiveError(f"its member {name[:60]!r}… lies {len(parts)} folders deep, more than {_MAX_DEPTH}")
+        if _IS_WINDOWS and (odd := next(filter(_WINDOWS_DEVICE.fullmatch, parts), "")):
+            raise ArchiveError(f"Windows does not accept {odd!r} in the name of its member {name[:60]!r}")
         for path in [PurePosixPath(name), *PurePosixPath(name).parents] if self._ignores_case else ():
             key = unicodedata.normalize("NFC", str(path)).casefold()
             if (other := self._names.setdefault(key, str(path))) != str(path):
@@ -180,9 +192,11 @@ def _members(file: BinaryIO, folder: Path, limits: _Limits) -> _Members:
         raise
     except (*_BROKEN, OSError) as error:
         file.seek(0)
+        start = file.read(24)
+        if kind := next((kind for magic, kind in _OTHER_KINDS.items() if start.startswith(magic)), ""):
+            raise ArchiveError(f"it is a file of {kind}, and only zip and tar files can be unpacked") from error
         raise ArchiveError(
-            f"it is not a zip or tar file; it begins with {file.read(24)!r}. Check that it was copied or downloaded "
-            "completely"
+            f"it is not a zip or tar file; it begins with {start!r}. Check that it was copied or downloaded completely"
         ) from error
     with tar:
         for _ in _tar_infos(tar, stream, limits):
@@ -216,6 +230,11 @@ class _TarStream:
         self.num_header_bytes += size
         if size < 0 or self.num_header_bytes > _MAX_HEADER_BYTES:
             raise ArchiveError(f"it has a member with headers of more than {decimal(_MAX_HEADER_BYTES)}")
+        return bytes(self._file.read(size))
+
+    def read_content(self, size: int) -> bytes:
+        """Read something else than a header."""
+        self._limits.check_position(self.tell())
         return bytes(self._file.read(size))
 
     def seek(self, offset: int) -> int:
@@ -290,7 +309,7 @@ def _tar_infos(tar: tarfile.TarFile, stream: _TarStream, limits: _Limits) -> Ite
     sizes: dict[str, int] = {}
     while (info := tar.next()) is not None:
         name, target = str(PurePosixPath(info.name)), str(PurePosixPath(info.linkname))
-        if info.islnk() and target not in sizes:
+        if info.islnk() and (target not in sizes or target == name):
             raise KeyError(f"the hard link {name!r} is to {target!r}, which does not precede it")
         # A hard link counts as a copy, which it is on file systems without links.
         sizes[name] = sizes[target] if info.islnk() else info.size
@@ -319,9 +338,11 @@ def _tar_members(tar: tarfile.TarFile, stream: _TarStream, folder: Path, limits:
     for link in links:
         if (folder / link).is_dir():  # a few of them can make a tree of any size
             raise ArchiveError(f"its member {link!r} is a link to a folder")
-    # tarfile takes a header that it cannot read for the end of the archive, so a truncated archive would pass.
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    end = tar.fileobj.read(_TAR_BLOCK_BYTES)
-    if len(end) < _TAR_BLOCK_BYTES or any(end):
+    # tarfile takes a header that it cannot read for the end of the archive, so a truncated archive would pass. A
+    # compressed file is compared with its checksum when its end is read.
+    stream.seek(tar.offset)
+    if stream.read_content(_TAR_BLOCK_BYTES) != bytes(_TAR_BLOCK_BYTES):
         raise tarfile.ReadError("it ends too early")
+    while rest := stream.read_content(_COPY_BYTES):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError("it has more content after its end, such as a second archive")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import queue
 import re
@@ -17,6 +18,7 @@ import ssl
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
@@ -48,7 +50,13 @@ _MIN_PROGRESS_BYTES = 10_000  # an attempt with less counts as one without progr
 _EXPANDED_BYTES, _MAX_EXPANSION = 200_000_000, 100  # of a compressed response, the larger of both
 _RESERVED_BYTES = 100_000_000  # kept free on the disk
 _CHECKED_BYTES = 1 << 24  # after so many bytes, the free space is looked up again
-_WEB_PAGE = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
+_WEB_PAGE = re.compile(
+    rb"(\xef\xbb\xbf)?\s*(<!--.*?-->\s*)*(<\?xml[^>]*>\s*)?<(!doctype html|html|head|body|title|meta|script)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_ENCODINGS = ("", "identity", "gzip", "x-gzip")
+_ANY_HEADER = 47  # window size of zlib that accepts gzip
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
 class _RetryError(Exception):
@@ -135,7 +143,10 @@ def _verify(path: Path, sha256: str, url: str, *, delete: bool = False) -> None:
 
 
 def _check_content(part: Path, url: str) -> None:
-    """Raise the error for a web page that was sent in place of a file, such as that of a login; remove it."""
+    """Raise the error for no content, or a web page in place of a file, such as that of a login; remove it."""
+    if not _size(part):
+        _discard(part)
+        raise DownloadError(f"{url} cannot be fetched: the server sent an empty file.")
     with part.open("rb") as file:
         is_page = _WEB_PAGE.match(file.read(512)) is not None
     if is_page and not _file_name(url).lower().endswith((".html", ".htm")):
@@ -159,7 +170,7 @@ def _download(url: str, part: Path, *, quiet: bool) -> None:
                 raise DownloadError(f"{url} cannot be fetched: {_reason(url, error)}") from error
             time.sleep(BACKOFF_S[failures])
             failures += 1
-        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError) as error:
+        except (httpx2.HTTPError, httpx2.InvalidURL, UnicodeError, zlib.error) as error:
             raise DownloadError(f"{url} cannot be fetched: {_reason(url, error)}") from error
         else:
             return
@@ -179,7 +190,8 @@ def time_limit_s() -> float:
 
 def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
     """Download the missing bytes of `part`, or the whole file if it cannot be resumed."""
-    validator = _validator_file(part).read_text(encoding="utf-8") if _validator_file(part).exists() else ""
+    version = _validator_file(part).read_text(encoding="utf-8") if _validator_file(part).exists() else ""
+    validator = version.partition("\n")[0]
     num_kept = _size(part) if validator else 0
     # With compression, length and ranges would refer to the compressed bytes.
     headers = {"Accept-Encoding": "identity"}
@@ -193,34 +205,63 @@ def _attempt(url: str, part: Path, deadline_s: float, *, quiet: bool) -> None:
             raise _RetryError(f"{error}: the server sends its headers too slowly") from None
         with contextlib.closing(response):
             _check_status(url, response, part)
-            if response.status_code != 206:
-                num_kept = 0
-            elif not num_kept or not response.headers.get("Content-Range", "").startswith(f"bytes {num_kept}-"):
-                part.unlink(missing_ok=True)
-                raise _RetryError("the server sent another range of the file than the requested one")
-            length = response.headers.get("Content-Length")
-            total = None if length is None else num_kept + int(length)
+            num_kept = num_kept if response.status_code == 206 else 0
+            total = _total_bytes(response, part, num_kept, version)
             limits = _Limits(url, part, total, num_kept, deadline_s)
             title = f"Fetching {'the rest of ' if num_kept else ''}{_file_name(url)} from {response.url.host}"
             with (
                 part.open("ab" if num_kept else "wb") as file,
                 transfer_progress(title, total, quiet=quiet) as report_done,
             ):
-                # `open` has truncated the old content by now, so that the version belongs to the new content.
-                _validator_file(part).write_text(_validator(response), encoding="utf-8")
-                # Without a chunk size: the bytes of an incomplete chunk before an interruption would be lost.
-                for chunk in response.iter_bytes():
+                if not num_kept:
+                    # `open` has truncated the old content by now, so that the version belongs to the new content.
+                    version = f"{_validator(response)}\n{'' if total is None else total}"
+                    _validator_file(part).write_text(version, encoding="utf-8")
+                for chunk in _content(response):
                     limits.check(len(chunk), response.num_bytes_downloaded)
                     file.write(chunk)
                     report_done(num_kept + response.num_bytes_downloaded)
-            if length is not None and response.num_bytes_downloaded != int(length):
-                raise _RetryError(f"received {response.num_bytes_downloaded} bytes instead of {length}")
+            if total not in (None, num_kept + response.num_bytes_downloaded):
+                raise _RetryError(f"received {num_kept + response.num_bytes_downloaded} of {total} bytes")
 
 
-def in_time(call: Callable[[], T], limit_s: float) -> T:
+def _total_bytes(response: httpx2.Response, part: Path, num_kept: int, version: str) -> int | None:
+    """Return the size of the whole file; None if it is not sent. An answer that is not the rest of `part` is an error.
+
+    `version` are the validator of `part` and its size when it is whole, if they are known.
+    """
+    if response.status_code != 206:
+        length = response.headers.get("Content-Length")
+        return None if length is None else int(length)
+    validator, _, known = version.partition("\n")
+    found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if not num_kept or found is None or int(found[1]) != num_kept:
+        _discard(part)
+        raise _RetryError("the server sent another range of the file than the requested one")
+    if _validator(response) not in ("", validator) or (known and found[3] not in ("*", known)):
+        _discard(part)
+        raise _RetryError("the file has changed at the server since the transfer began")
+    return None if found[3] == "*" else int(found[3])
+
+
+def _content(response: httpx2.Response) -> Iterator[bytes]:
+    """Yield the content without its compression; a _RetryError if that ends too early."""
+    is_compressed = response.headers.get("Content-Encoding", "").strip().lower().endswith("gzip")
+    decoder = zlib.decompressobj(_ANY_HEADER) if is_compressed else None
+    # Without a chunk size: the bytes of an incomplete chunk before an interruption would be lost.
+    for chunk in response.iter_raw():
+        yield chunk if decoder is None else decoder.decompress(chunk)
+    if decoder is not None and (not decoder.eof or decoder.unused_data):
+        raise _RetryError("the compressed data ends too early, or has more after its end")
+
+
+def in_time(
+    call: Callable[[], T], limit_s: float, num_done: Callable[[], int] = lambda: 0, stall_s: float = math.inf
+) -> T:
     """Return the result of a call in a daemon thread; raise a TimeoutError, and leave the thread, if it takes longer.
 
-    For calls whose own timeouts hold for each read, so that a server could send one byte at a time.
+    It is also raised if `num_done` stays the same for `stall_s` seconds. For calls whose own timeouts hold for each
+    read, so that a server could send one byte at a time.
     """
     answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
@@ -231,10 +272,18 @@ def in_time(call: Callable[[], T], limit_s: float) -> T:
             answers.put((None, error))
 
     threading.Thread(target=run, name="saccade-download", daemon=True).start()
-    try:
-        result, error = answers.get(timeout=limit_s)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {limit_s:g} seconds") from None
+    end_s, num_before = time.monotonic() + limit_s, num_done()
+    while True:
+        left_s = max(0.0, end_s - time.monotonic())
+        try:
+            result, error = answers.get(timeout=min(left_s, stall_s))
+            break
+        except queue.Empty:
+            if left_s <= stall_s:
+                raise TimeoutError(f"no answer within {limit_s:g} seconds") from None
+            if num_done() == num_before:
+                raise TimeoutError(f"no progress within {stall_s:g} seconds") from None
+            num_before = num_done()
     if error is not None:
         raise error
     return cast("T", result)
@@ -294,8 +343,14 @@ class _Limits:
 
 
 def _check_status(url: str, response: httpx2.Response, part: Path) -> None:
-    """Raise the error for a status other than 200 and 206."""
+    """Raise the error for a status other than 200 and 206, or for a compression other than gzip."""
     status = response.status_code
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    if status in (200, 206) and encoding not in _ENCODINGS:
+        raise DownloadError(
+            f"{url} cannot be fetched: the server compresses it as {encoding[:40]!r}, which was not asked for. "
+            "Download it yourself and pass its path."
+        )
     if status in (200, 206):
         return
     message = f"the server answered {status} {response.reason_phrase}".rstrip()

@@ -22,7 +22,7 @@ from saccade.data.sources.folders import IMAGE_EXTENSIONS, images_by_class
 from saccade.errors import DataError, near_names
 
 _USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".tif", ".webp")
-ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+)$", re.IGNORECASE)
+ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+|7z|rar|zst)$", re.IGNORECASE)
 
 
 def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
@@ -48,6 +48,8 @@ def local_path(root: str | Path, *, sha256: str | None = None) -> Path:
     found = local_file(root, sha256=sha256)
     if found.is_dir():
         return found
+    if not found.is_file():
+        raise DataError(f"{str(root)!r} is neither a folder nor a regular file.")
     # A damaged archive is recognized by its name, so that `unpack` reports the damage.
     is_archive = ARCHIVE_NAME.search(found.name) or zipfile.is_zipfile(found) or tarfile.is_tarfile(found)
     if not is_url(root) and not is_archive:
@@ -72,7 +74,8 @@ def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path
     place = images if base is None else base / images
     if not is_url(images) and glob.has_magic(str(images)) and not Path(place).exists():
         pattern = str(Path(place).expanduser())
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob refuses absolute ones
+        # Path.glob refuses absolute patterns.
+        matches = sorted(match for match in glob.glob(pattern, recursive=True) if not Path(match).is_dir())  # noqa: PTH207
         if not matches:
             raise DataError(f"No file matches the pattern {str(place)!r}.")
         return list(matches)

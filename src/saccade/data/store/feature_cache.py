@@ -44,9 +44,10 @@ _SCHEMA = """
 class FeatureCache:
     """Feature vectors by network and image in a SQLite file; the least recently used ones are removed first.
 
-    A file that is damaged is removed, and a vector that differs from its checksum is computed again. If the file cannot
-    be used, because the disk is full or another process locks it, features are computed. `limit_bytes` is the maximum
-    size of the file; None is 5 GB, or a twentieth of the free space, if that is less.
+    A file that is damaged is removed, and a vector that differs from its checksum, which includes the image's digest,
+    is computed again. If the file cannot be used, because the disk is full or another process locks it, features are
+    computed. `limit_bytes` is the maximum size of the file; None is 5 GB, or a twentieth of the free space, if that is
+    less.
     """
 
     path: Path
@@ -109,7 +110,7 @@ class FeatureCache:
                 some = images[first : first + _IMAGES_AT_ONCE]
                 query = "SELECT image, batch, checksum, vector FROM features WHERE network = ? AND image IN "
                 for image, batch, checksum, vector in database.execute(query + _marks(some), [network, *some]):
-                    if zlib.crc32(vector) == checksum:
+                    if _checksum(network, image, vector) == checksum:
                         found[image] = np.frombuffer(vector, np.float32)
                         used.add(batch)
             database.executemany("UPDATE batches SET used = ? WHERE id = ?", [(time.time(), batch) for batch in used])
@@ -147,7 +148,10 @@ class FeatureCache:
             vectors = ((image, row.astype(np.float32).tobytes()) for image, row in features.items())
             database.executemany(
                 "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?, ?)",
-                ((network, image, batch.lastrowid, zlib.crc32(vector), vector) for image, vector in vectors),
+                (
+                    (network, image, batch.lastrowid, _checksum(network, image, vector), vector)
+                    for image, vector in vectors
+                ),
             )
 
         if features:
@@ -170,6 +174,10 @@ class FeatureCache:
             if not is_read_only and not any(words in str(error) for words in _USABLE):  # damaged
                 with contextlib.suppress(OSError):
                     self.path.unlink()
+
+
+def _checksum(network: str, image: str, vector: bytes) -> int:
+    return zlib.crc32(vector, zlib.crc32(f"{network}|{image}".encode()))
 
 
 def _marks(images: Sequence[str]) -> str:

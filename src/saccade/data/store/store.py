@@ -30,7 +30,7 @@ from saccade.data.scanning import ImageFacts, Progress, Scan, SecondsLeft, map_i
 from saccade.data.store.stored_form import pixels_of, shrunk
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, width, channels) uint8
 INDEX_FILE = "index.npz"  # offset and size of each image, and the results of the scan
@@ -165,6 +165,8 @@ class ImageStore:
             summary: dict[str, Any] = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
             if summary["format"] != FORMAT_VERSION:
                 raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
+            if summary.pop("checksum") != _checksum(summary):
+                raise ValueError(f"{SUMMARY_FILE} differs from its checksum")
             with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
                 index = Index(*(arrays[name] for name in ("offsets", "heights", "widths", "checksums")))
                 digests = [row.tobytes().hex() for row in arrays["digests"]]
@@ -178,7 +180,7 @@ class ImageStore:
             num_bytes = (folder / PIXELS_FILE).stat().st_size
             if num_bytes != summary["num_bytes"]:
                 raise ValueError(f"{PIXELS_FILE} has {num_bytes} bytes, expected {summary['num_bytes']}")
-        except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(
                 f"{folder} contains no readable image store ({error}): remove it and build it again."
             ) from error
@@ -358,7 +360,7 @@ class _StoreWriter:
             "pixel_range": self._pixel_range,
             "errors": {str(position): reason for position, reason in sorted(scan.errors.items())},
         }
-        text = json.dumps(summary, indent=1, ensure_ascii=False)
+        text = json.dumps({**summary, "checksum": _checksum(summary)}, indent=1, ensure_ascii=False)
         (self._folder / SUMMARY_FILE).write_text(text, encoding="utf-8")
 
     def no_room(self, folder: Path) -> NoRoomError:
@@ -369,6 +371,10 @@ class _StoreWriter:
             "Free some space, choose another folder or a smaller image size."
         )
         return NoRoomError(message, self._scan)
+
+
+def _checksum(summary: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(summary, sort_keys=True).encode())
 
 
 def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int]:
