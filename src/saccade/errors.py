@@ -76,7 +76,7 @@ class UnknownNameError(SaccadeError, ValueError):
     ) -> UnknownNameError:
         """Build the error for `given`, which is not among the `known` names of this kind; see `suggestion`."""
         names = sorted(map(str, known))
-        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 30 else "")
+        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 40 else "")
         return cls(" ".join(part for part in (f"Unknown {kind} {given!r}.", advice, hint) if part))
 
 
@@ -220,13 +220,6 @@ def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | 
 
     `known` are the names that are valid in its place, `elsewhere` those valid in another place, with a sentence for
     each.
-
-    Examples
-    --------
-    >>> suggestion("val_data", ["train_data", "tuning_data"])
-    "Did you mean 'tuning_data'?"
-    >>> suggestion("learning_rate", ["time_limit"], {"learning_rate": "Pass it in hyperparameters."})
-    'Pass it in hyperparameters.'
     """
     names = list(known)
     words = _translations(given)

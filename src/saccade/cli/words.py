@@ -42,13 +42,7 @@ def flag_of(name: str) -> str:
 
 
 def in_cli_words(message: str) -> str:
-    """Write arguments of Python in a message as the command line does.
-
-    Examples
-    --------
-    >>> in_cli_words("refit_full=True is not supported together with ensemble=3; pass tuning_data")
-    '--refit-full is not supported together with --ensemble 3; pass the folder val/'
-    """
+    """Write arguments of Python in a message as the command line does."""
     from saccade.fit.config_file import FitConfig
     from saccade.fit.options import options_of
 

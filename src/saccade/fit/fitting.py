@@ -157,7 +157,7 @@ def run_fit(
                     start=start if start.is_file() else None,
                     start_has_head=request.problem is not None,
                     class_names=request.train.class_names,
-                    costs=cost_names(objectives),
+                    costs=list(dict.fromkeys([*cost_names(objectives), *settings.limits])),
                     is_holdout=request.tuning is None,
                     num_val_seen=data.num_val_seen,
                 )
@@ -181,13 +181,15 @@ def run_fit(
                 study = make_study(narrowed, folder, task, executor, budget, log, listeners, scores)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
-                study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
+                has_costs = bool(cost_names(objectives) or settings.limits)
+                study.listeners.append(WeightsKeeper(study.trials, settings.max_members, has_costs=has_costs))
                 select = partial(
                     select_networks,
                     study,
                     task,
                     notify=notify,
                     objectives=objectives,
+                    limits=settings.limits,
                     max_members=settings.max_members,
                     seed=settings.random_state or 0,
                     folds_folder=folder / FOLDS,

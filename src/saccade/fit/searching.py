@@ -273,5 +273,6 @@ def describe_search(
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
         "is_for_mean": request.settings.max_members > 1,
+        "limits": request.settings.limits,
         **speed,
     }

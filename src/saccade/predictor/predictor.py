@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from saccade.autosearch.machine_speed import gmacs_per_second
-from saccade.checks import fraction
+from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
 from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
 from saccade.data.groups import with_groups, with_times
@@ -64,6 +64,7 @@ from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
+from saccade.study.objectives import speed_limits
 from saccade.tasks.metrics import EvalMetric, make_metric
 from saccade.training.recipes.default_space import default_space
 from saccade.training.recipes.recipe import canonical, recipe_space
@@ -666,15 +667,16 @@ class ImagePredictor:
         Returns
         -------
         dict
-            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
-            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
-            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
-            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial`` says
-            why the best trial is not the predictor if its score is higher. ``temperature`` and ``logit_adjustment`` are
-            those of the calibration. ``left_out`` has ``num_unreadable`` images, how often each of the ``reasons``
-            occurs, and the ``classes`` without a readable training image. About the search: ``best_trial``,
-            ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds),
-            ``fit_history`` (with its score as ``best_reward``) and more.
+            About this predictor: ``result`` (one line of text), ``images_per_s`` (its throughput on this machine in
+            batches of 32, as the fit measured it, decoding excluded; None if unknown), ``valid_acc`` and
+            ``valid_score`` on the validation images, ``valid_score_how`` (how they were measured), ``train_acc`` of its
+            first network, and ``ensemble``, a dict with ``trial``, ``model`` and ``weight`` for each member (empty for
+            a single network). ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting;
+            ``why_not_best_trial`` says why the best trial is not the predictor if its score is higher. ``temperature``
+            and ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, how often
+            each of the ``reasons`` occurs, and the ``classes`` without a readable training image. About the search:
+            ``best_trial``, ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time``
+            (seconds), ``fit_history`` (with its score as ``best_reward``) and more.
         """
         return {**self._saved.summary, "result": self._saved.result}
 
@@ -853,6 +855,7 @@ class ImagePredictor:
     def choose(
         self,
         *,
+        min_images_per_s: float | None = None,
         max_latency_ms: float | None = None,
         max_params: float | None = None,
         max_bytes: float | None = None,
@@ -867,8 +870,10 @@ class ImagePredictor:
 
         Parameters
         ----------
+        min_images_per_s : float or None
+            Throughput in images per second, as measured by the search, decoding excluded.
         max_latency_ms : float or None
-            Milliseconds for an image, as measured on the machine of the search.
+            Milliseconds for a single image, measured in the same way.
         max_params, max_bytes : float or None
             Parameters of the network, and bytes of its weights.
         min_score : float or None
@@ -888,7 +893,11 @@ class ImagePredictor:
         >>> quick = predictor.choose(max_latency_ms=5)                  # doctest: +SKIP
         """
         saved = self._saved
-        limits = {"latency_ms": max_latency_ms, "num_params": max_params, "num_bytes": max_bytes}
+        if min_images_per_s is not None:
+            real_number("min_images_per_s", min_images_per_s, "a positive number", above=0)
+        sizes = {"num_params": max_params, "num_bytes": max_bytes}
+        limits = speed_limits(min_images_per_s, max_latency_ms)
+        limits |= {name: limit for name, limit in sizes.items() if limit is not None}
         found = saved.chosen(choose(saved.choices, limits, min_score))
         if found.blueprint.architecture is None and found.net is None:
             found = found.with_network(net)
