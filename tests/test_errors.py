@@ -67,7 +67,7 @@ def test_an_error_shows_its_message_and_can_be_sent(cls):
         ("RESNET18", ["resnet18", "vgg"], "Unknown thing 'RESNET18'. Did you mean 'resnet18'?"),
         ("epocs", ["epoch_s", "epochs"], "Unknown thing 'epocs'. Did you mean 'epochs' or 'epoch_s'?"),
         ("zzz", ["b", "a"], "Unknown thing 'zzz'. Known: a, b."),
-        ("zzz", [f"n{i}" for i in range(31)], "Unknown thing 'zzz'."),
+        ("zzz", [f"n{i}" for i in range(41)], "Unknown thing 'zzz'."),
         (7, ["a"], "Unknown thing 7. Known: a."),
         ("", ["a"], "Unknown thing ''. Known: a."),
     ],
