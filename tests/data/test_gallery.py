@@ -159,7 +159,7 @@ def test_characters_without_a_font_are_codes_with_one_warning(monkeypatch):
     with pytest.warns(UserWarning, match="No installed font has the characters 猫") as caught:
         figure = draw_gallery([Image.new("L", (8, 8))] * 2, ["猫 · 90%", "cat"])
     assert len(caught) == 1
-    assert [axes.texts[0].get_text() for axes in figure.axes] == ["U+732B  · 90%", "cat"]
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["U+732B · 90%", "cat"]
     with pytest.warns(UserWarning, match="No installed font"):
         long = draw_gallery([Image.new("L", (8, 8))], ["猫" * 40])
     title = long.axes[0].texts[0]
