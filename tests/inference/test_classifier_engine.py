@@ -48,9 +48,11 @@ def test_features_are_those_of_torch_and_are_cached_under_the_same_key(
     make_task: Callable[..., ImageTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task, engines = make_task(), []
-    indices = np.resize(task.train.indices, LEAST_EXPORTED)
+    num_images = len(task.train.indices)
+    monkeypatch.setattr(module, "LEAST_EXPORTED", num_images)
+    monkeypatch.setattr("saccade.training.probes.probe.LEAST_FOLDED", 1)
 
-    def features(engine: str, num: int = LEAST_EXPORTED, seconds_left: float = 100.0) -> np.ndarray:
+    def features(engine: str, num: int = num_images, seconds_left: float = 100.0) -> np.ndarray:
         with monkeypatch.context() as patch:
             patch.setenv("SACCADE_FEATURE_CACHE_GB", "0")
             compute = module.features_of
@@ -58,12 +60,13 @@ def test_features_are_those_of_torch_and_are_cached_under_the_same_key(
                 "saccade.training.probes.probe.features_of",
                 lambda one, *given: engines.append(is_exported(one)) or compute(one, *given),
             )
-            return cached_features(new(task, engine), task.store, indices[:num], lambda: seconds_left, max_bytes=0)
+            indices = task.train.indices[:num]
+            return cached_features(new(task, engine), task.store, indices, lambda: seconds_left, max_bytes=0)
 
     expected, found = features("torch"), features(ONNX)
     assert engines == [False, True]
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    features(ONNX, LEAST_EXPORTED - 1)
+    features(ONNX, num_images - 1)
     features(ONNX, seconds_left=1.0)
     assert engines[2:] == [False, False]  # an export would take longer than it saves, or than there is time
     assert new(task).backbone_digest() == new(task, "torch").backbone_digest()
