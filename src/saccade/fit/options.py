@@ -39,7 +39,7 @@ from saccade.searcher import SEARCHERS
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.space.base import plain
-from saccade.study.json_values import from_json_value, to_json_value
+from saccade.study.event_log import from_json_value, to_json_value
 from saccade.study.objectives import check_objectives, cost_names, speed_limits
 from saccade.study.registry import Registry
 from saccade.study.trackers import check_callbacks

@@ -34,8 +34,7 @@ from saccade.inference.saved import (
     SavedPredictor,
 )
 from saccade.space import Dict
-from saccade.study.event_log import EventLog
-from saccade.study.json_values import to_json_value
+from saccade.study.event_log import EventLog, to_json_value
 from saccade.study.life import StudyRecord
 from saccade.study.objectives import same_costs
 from saccade.study.run_folder import LOCK, STARTING, CheckpointKeeper, is_vacant, locked, write_json_atomically

@@ -29,7 +29,7 @@ from saccade.selection.folds import CrossValidation
 from saccade.selection.summary import result_summary, search_summary, trial_rows
 from saccade.study.objectives import cost_names, load, pareto_front, trial_costs, within_limits
 from saccade.study.study import GRACE_S, Study
-from saccade.study.trial import Decision, Job, Trial
+from saccade.study.trial import Decision, Job, Status, Trial
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.imbalance import class_priors
 from saccade.training.probes.probe import cached_features
@@ -156,6 +156,9 @@ def write_predictor(
     front = best_trials(study.trials, objectives)
     costs = trial_costs(study.trials, cost_names(objectives)) if cost_names(objectives) else None
     rows = trial_rows(study.trials, costs, [trial.number for trial in front])
+    for row in rows:
+        if row["status"] == Status.RUNNING.value:  # when Ctrl-C or a kill ended the search
+            row["status"] = "interrupted"
     choices = []
     for trial in front if costs is not None else ():
         assert costs is not None

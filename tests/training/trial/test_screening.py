@@ -55,6 +55,25 @@ def test_the_worse_half_is_dropped_until_few_are_left_or_fit_into_the_time(
     assert all(embedded[name] == 2 for name in names[(num_networks + 1) // 2 :])  # dropped in the first round
 
 
+def test_on_a_slow_machine_all_networks_are_compared_on_fewer_images(
+    make_task: Callable[..., ImageTask], monkeypatch: pytest.MonkeyPatch, events: list[Event]
+) -> None:
+    asked: list[int] = []
+
+    def probe(_: Screening, name: str, num: int, deadline: Deadline) -> ScreenedNetwork:
+        asked.append(num)
+        return ScreenedNetwork(float(name), 0.5, image_s=1.0, num_images=num)
+
+    monkeypatch.setattr(Screening, "_probe", probe)
+    monkeypatch.setattr(screening, "FIRST_IMAGES", 8)
+    monkeypatch.setattr(screening, "LEAST_IMAGES", 3)
+    monkeypatch.setattr(screening, "IMAGES_PER_OUTPUT", 1)
+    names = [str(number) for number in range(8)]
+    found = screening_of(make_task(), names, events, limit_s=100.0).run(names)  # 20 s for the first images
+    assert asked[:3] == [8, 4, 3]
+    assert all(network.num_images <= 6 for network in found.values())
+
+
 def test_networks_that_must_stay_are_not_dropped(
     make_task: Callable[..., ImageTask], monkeypatch: pytest.MonkeyPatch, events: list[Event]
 ) -> None:

@@ -17,7 +17,7 @@ from saccade.events import EpochDone
 from saccade.models.network import CustomObject
 from saccade.study.trial import Decision, Job, Trainable
 from saccade.study.trial_files import LocalTrialFiles, file_name
-from saccade.testing.trainable_contract import TrainableContract
+from saccade.testing.trial_contracts import TrainableContract
 from saccade.training.probes.probe import IMAGES_OF_CLASS, max_probe_images
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask

@@ -35,6 +35,7 @@ from saccade.training.trial.trainer import choose_for_probe
 
 MOST_KEPT, LEAST_KEPT = 6, 3  # networks that are left, by the time that their whole probes take
 FIRST_IMAGES, IMAGES_PER_OUTPUT = 128, 4  # that each network embeds first
+LEAST_IMAGES = 64  # the same if there is no time for more
 FIRST_PART = 0.2  # of the remaining time, in which networks embed these images, and are downloaded
 FULL_PART = 0.35  # of the remaining time, in which the whole probes of the networks that are left should fit
 MAX_BYTES_IN_MEMORY = 2e9  # weights of the networks that stay in memory between the rounds
@@ -71,6 +72,7 @@ class Screening:
         self.space, self.task, self.deadline, self.notify, self.limits = space, task, deadline, notify, limits
         self.left_out: dict[str, str] = {}  # reasons by network
         self._kept: dict[str, Classifier] = {}
+        self._image_s: dict[str, float] = {}  # as first measured, since cached features take no time
         self._shown: dict[str, int] = {}  # totals of bars by their text
         recipe = Recipe.of(space.default)
         self._most = max_probe_images(recipe, task.problem.num_outputs)
@@ -82,17 +84,8 @@ class Screening:
     ) -> dict[str, ScreenedNetwork]:
         """Return the networks that are left, the one with the smallest loss first; `always` are never dropped."""
         left_s = self.deadline.seconds_left()
-        first = self.deadline.within(FIRST_PART * left_s)
-        num = min(len(self._rows), max(FIRST_IMAGES, IMAGES_PER_OUTPUT * self.task.problem.num_outputs))
-        found: dict[str, ScreenedNetwork] = {}
         with cpu_threads(self.task.num_threads):
-            for name in self._as_they_arrive(networks, downloads, first):
-                # One slow network must not take the time of all others.
-                part_s = first.seconds_left() / (2 if len(networks) > 1 else 1)
-                if (probed := self._probe(name, num, first.within(part_s))) is not None:
-                    found[name] = probed
-                self._shown["probing networks"] = len(networks)
-                self.notify(Progressed("probing networks", len(found), len(networks)))
+            num, found = self._first_round(networks, downloads, self.deadline.within(FIRST_PART * left_s))
             # Without a network within the limits, the nearest.
             most = max(1.0, min((probed.load for probed in found.values()), default=0.0))
             for name in [name for name, probed in found.items() if probed.load > most and name not in always]:
@@ -115,6 +108,28 @@ class Screening:
         for what, total in self._shown.items():
             self.notify(Progressed(what, total, total))  # which ends its bar
         return dict(sorted(found.items(), key=lambda pair: pair[1].loss))
+
+    def _first_round(
+        self, networks: Collection[str], downloads: Downloads | None, deadline: Deadline
+    ) -> tuple[int, dict[str, ScreenedNetwork]]:
+        """Probe all networks on the same first images, fewer if time is short; return their number and the probes."""
+        num = min(len(self._rows), max(FIRST_IMAGES, IMAGES_PER_OUTPUT * self.task.problem.num_outputs))
+        found: dict[str, ScreenedNetwork] = {}
+        for name in self._as_they_arrive(networks, downloads, deadline):
+            # One slow network must not take the time of all others.
+            part_s = deadline.seconds_left() / (2 if len(networks) > 1 else 1)
+            if (probed := self._probe(name, num, deadline.within(part_s))) is not None:
+                found[name] = probed
+                mean_s = sum(each.image_s for each in found.values()) / len(found)
+                num_left = len(networks) - len(found) - len(self.left_out)
+                if mean_s * num * num_left > deadline.seconds_left():
+                    num = max(min(num, LEAST_IMAGES), num // 2)
+            self._shown["probing networks"] = len(networks)
+            self.notify(Progressed("probing networks", len(found), len(networks)))
+        for name, probed in found.items():  # features of fewer images are known
+            if probed.num_images > num:
+                found[name] = self._probe(name, num, self.deadline) or probed
+        return num, found
 
     def _are_too_many(self, found: dict[str, ScreenedNetwork], left_s: float) -> bool:
         num_all = len(self._rows) + len(self.task.val.indices)
@@ -151,7 +166,7 @@ class Screening:
             classifier = self._kept.get(name) or self._build(name, num, deadline)
             start_s = time.perf_counter()
             features = cached_features(classifier, task.store, task.train.indices[rows], deadline.seconds_left)
-            image_s = (time.perf_counter() - start_s) / len(features)
+            image_s = self._image_s.setdefault(name, (time.perf_counter() - start_s) / len(features))
             batches = classifier.batches(task.store, task.train.indices)
             part = load(network_costs(classifier, list(self.limits), batches), self.limits)
         except Exception as error:  # weights of a hub that do not fit make networks fail in many ways
