@@ -31,6 +31,7 @@ import contextlib
 import difflib
 import errno
 import functools
+import importlib
 import inspect
 import json
 import re
@@ -195,6 +196,11 @@ def explained_file_errors(
         raise error_class(f"{why if where is None else f'{where}: {why}'}. {what_to_do} {advice}".strip()) from error
 
 
+def count_of(num: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``3 images``, ``1 class``."""
+    return f"{num} {singular if num == 1 else plural or singular + 's'}"
+
+
 def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
     """Return up to `num` of the `known` names that mean or resemble `given`, nearest first.
 
@@ -250,15 +256,21 @@ def _translations(given: str) -> list[str]:
     return ours + [text for word in ours for text in table.get(word, []) if " " in text]
 
 
-def missing_attributes(module: str, known: Iterable[str]) -> Callable[[str], NoReturn]:
-    """Return a ``__getattr__`` for a module, which suggests names.
+def missing_attributes(
+    module: str, known: Iterable[str], lazy: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a module, which imports `lazy` names from their modules, and suggests names.
 
     The name of another library's class, such as ``MultiModalPredictor``, is an ImportError, because
     ``from module import name`` replaces the message of an AttributeError.
     """
-    names = list(known)
+    places = lazy or {}
+    names = [*known, *places]
 
-    def __getattr__(name: str) -> NoReturn:  # noqa: N807
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name in places:
+            found = importlib.import_module(places[name])
+            return found if found.__name__ == f"{module}.{name}" else getattr(found, name)
         advice = "" if name.startswith("_") else suggestion(name, names)
         is_class = name.lower() in _foreign_words() and sum(map(str.isupper, name)) > 1
         message = f"module {module!r} has no attribute {name!r}"

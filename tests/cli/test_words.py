@@ -12,7 +12,7 @@ from saccade.events import Warned, warnings_in
     ("python", "ours"),
     [
         ("pass time_limit=…, or num_trials=5", "pass --time-limit …, or --num-trials 5"),
-        ("give more images (tuning_data, holdout_frac)", "give more images (a folder val/, --holdout-frac)"),
+        ("give more images (tuning_data, holdout_frac)", "give more images (the folder val/, --holdout-frac)"),
         ("name it with ImagePredictor(label=…)", "name it with --label …"),
         ("use fit(…, resume=True)", "use --resume"),
         ("Name it with image_column=...", "Name it with --image-column ..."),
@@ -29,6 +29,8 @@ def test_messages_in_the_words_of_the_command_line(python, ours):
     [
         (("fit", "x", "--epochs", "3"), "fit has no option --epochs. Pass --set epochs=VALUE."),
         (("fit", "x", "--imgsz=64"), "Pass --set img_size=VALUE."),
+        (("fit", "x", "--val-data", "y"), "fit has no option --val-data. DATA may contain train/ and val/."),
+        (("fit", "x", "--tuning-data=y"), "fit has no option --tuning-data. DATA may contain train/ and val/."),
         (("fit", "x", "--time-limits", "3"), "Did you mean --time-limit?"),
         (("fit", "x", "--random-state", "3"), "Did you mean --seed?"),
         (("predict", "x", "y", "--output", "z"), "predict has no option --output."),

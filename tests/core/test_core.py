@@ -35,7 +35,7 @@ def test_old_paths_import_the_same_classes():
     for searcher in (LocalGridSearcher, LocalRandomSearcher, LocalSearcher):
         assert searcher is getattr(saccade.searcher, searcher.__name__) is getattr(ag.searcher, searcher.__name__)
     assert LocalSequentialScheduler is AgainLocalSequentialScheduler is ag.scheduler.LocalSequentialScheduler
-    assert LocalSequentialScheduler is saccade.compat.local_sequential.LocalSequentialScheduler
+    assert LocalSequentialScheduler is saccade.core.scheduler.seq_scheduler.LocalSequentialScheduler
     assert issubclass(ExhaustedSearchSpaceError, AssertionError)
 
 
@@ -57,7 +57,7 @@ def test_an_old_script_runs():
 
 
 def test_every_room_can_be_imported_first():
-    rooms = "core", "core.space", "common.space", "compat.local_sequential", "scheduler", "searcher"
+    rooms = "core", "core.space", "common.space", "core.scheduler.seq_scheduler", "scheduler", "searcher"
     code = (
         "import sys, importlib; importlib.import_module(sys.argv[1]); assert not {'torch', 'pandas'} & {*sys.modules}"
     )

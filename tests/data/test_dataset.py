@@ -255,6 +255,15 @@ def test_splits_have_many_names(pets, make_class_folders, names):
         ImageDataset.from_folder(pets)
 
 
+def test_splits_may_be_wrapped_again(pets):
+    for name, inner in (("train", "train"), ("test", "images")):
+        (pets / name).rename(pets / "wrapped")
+        (pets / name).mkdir()
+        (pets / "wrapped").rename(pets / name / inner)
+    train, _, test = ImageDataset.from_folders(pets)
+    assert (len(train), len(test), train.classes) == (5, 4, ["cat", "dog", "owl"])
+
+
 def test_images_in_other_folders_are_left_out_with_a_warning(pets, make_class_folders):
     make_class_folders(pets / "unused", {"cat": 1, "dog": 1})
     with pytest.warns(DataWarning, match="'unused'.*are left out; the splits are"):
@@ -475,8 +484,11 @@ def test_importing_the_class_loads_neither_torch_nor_matplotlib():
 @pytest.mark.parametrize(
     ("places", "advice"),
     [
-        (["images/cat/1.jpg", "images/dog/1.jpg"], r"pass .*images"),
-        (["site1/cat/1.jpg", "site1/dog/1.jpg", "site2/cat/1.jpg", "site2/dog/1.jpg"], "call .*from_name_func"),
+        (["images/cat/1.jpg", "images/dog/1.jpg"], r"\. If these are the classes, pass .*images"),
+        (
+            ["site1/cat/1.jpg", "site1/dog/1.jpg", "site2/cat/1.jpg", "site2/dog/1.jpg", "site2/cow/1.jpg"],
+            r"\. If these are the classes, call .*from_name_func",
+        ),
     ],
 )
 def test_class_folders_one_level_too_high_are_a_warning(tmp_path, places, advice):
@@ -484,5 +496,23 @@ def test_class_folders_one_level_too_high_are_a_warning(tmp_path, places, advice
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
     (tmp_path / "labels.txt").touch()
-    with pytest.warns(DataWarning, match=rf"has the sub-folders cat, dog\. If these are the classes, {advice}"):
+    with pytest.warns(DataWarning, match=rf"has the sub-folders cat, dog{advice}"):
         ImageDataset.from_folder(tmp_path)
+
+
+def test_folders_with_the_same_classes_in_them_are_splits_if_a_name_says_so(tmp_path):
+    for place in ("train_clean/cat/1.jpg", "train_clean/dog/1.jpg", "unlabeled/cat/1.jpg", "unlabeled/dog/1.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    with pytest.raises(DataError, match=r"'train_clean' is a usual name of a split.*train_clean, unlabeled.*train=…"):
+        ImageDataset.from_folder(tmp_path)
+
+
+def test_splits_within_class_folders_are_named(tmp_path):
+    for place in ("cat/train/1.jpg", "cat/test/2.jpg", "dog/train/3.jpg", "dog/test/4.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    with pytest.warns(DataWarning, match="test, train, which are splits by their names; the images of all are taken"):
+        assert len(ImageDataset.from_folder(tmp_path)) == 4
+    train = ImageDataset.from_name_func(f"{tmp_path}/*/train/*", lambda path: path.parent.parent.name)
+    assert train["label"].tolist() == ["cat", "dog"]

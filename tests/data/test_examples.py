@@ -59,6 +59,8 @@ def test_file_objects_and_tensors_become_bytes_and_arrays() -> None:
     for form in forms:
         (image,) = read_examples(form).images
         assert np.asarray(read_image(image)).tolist() == [[[9, 8, 7]] * 5] * 6
+    file.close()
+    assert read_examples(file).images == [file]  # unreadable
     normalised = (chw / 255 - 0.5) / 0.2
     with pytest.raises(ImageReadError, match="without normalisation"):
         read_image(read_examples(normalised).images[0])
@@ -77,6 +79,7 @@ def test_a_folder_an_archive_or_a_pattern_is_all_of_its_images(tmp_path: Path, m
         assert sorted(examples.images) == [str(folder / "b.png"), str(folder / "cat" / "a.png")]
         assert list(examples.index) == examples.images
     assert [Path(path).name for path in read_examples(tmp_path / "photos.zip").images] == ["b.png", "a.png"]
+    assert len(read_examples(f"{folder}/*")) == 1  # the folder that matches is no image
     (home,) = read_examples("~/photos/b.png").images
     assert read_image(home).size == read_image((folder / "b.png").as_uri()).size == (4, 4)
     with pytest.raises(DataError, match="No file matches"):
@@ -88,10 +91,14 @@ def test_the_index_of_the_input_is_kept() -> None:
     examples = read_labelled_examples(frame, "label")
     assert list(examples.index) == ["x", "y"]
     assert list(examples.labels) == [1, 0]
+    renamed = frame.rename(columns={"image": "path"})
+    for row, label in ((frame.iloc[1], None), (frame.iloc[1], "label"), (renamed.iloc[1], ["label"])):
+        one = read_examples(row, label)
+        assert (one.images, list(one.index)) == (["b.png"], ["y"])
 
 
 def test_other_types_of_input_are_refused() -> None:
-    for wrong in (3, None, {"image": "a.png"}, {"a.png"}):
+    for wrong in (3, None, {"image": "a.png"}, {"a.png"}, np.array("a.png")):
         with pytest.raises(DataError, match=f"cannot read images from {type(wrong).__name__}"):
             read_examples(wrong)
 

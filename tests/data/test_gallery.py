@@ -114,8 +114,6 @@ def test_notebooks_get_a_png_file_without_pyplot():
     ("arguments", "message"),
     [
         ({"images": []}, "no images"),
-        ({"titles": ["one", "two"]}, "2 titles for 1 images"),
-        ({"titles": ["one"], "title_colors": []}, "0 title_colors for 1 images"),
         ({"ncol": 0}, "ncol is 0"),
         ({"resize": 1}, "resize is 1"),
     ],

@@ -120,3 +120,11 @@ def test_photos_of_one_camera_within_seconds_are_a_burst(tmp_path: Path) -> None
     assert keys[0] == keys[1] != ""
     assert len({keys[0], keys[2], keys[3]}) == 3
     assert keys[4:] == ["", "", ""]
+
+
+def test_a_damaged_file_has_no_burst(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_damaged(_: Any) -> None:
+        raise RuntimeError("as pillow_jxl raises")
+
+    monkeypatch.setattr(Image, "open", open_damaged)
+    assert bursts([str(tmp_path / "a.jxl")], ["train"], lambda: 1.0) == [""]

@@ -18,12 +18,12 @@ from saccade.autosearch.probes import Probes
 from saccade.autosearch.steps import HORIZONS, Item, best_step
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError
 from saccade.events import EpochDone
-from saccade.scheduler.auto import AutoScheduler
+from saccade.scheduler.asha import AutoScheduler
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.searcher.base import Searcher, exhausted
-from saccade.searcher.random_search import RandomSearcher
+from saccade.searcher.sampling import RandomSearcher
 from saccade.space import Dict, canonical_key, encode, from_optuna
-from saccade.space.constants import copied
+from saccade.space.base import copied
 from saccade.study.trial import Decision, Job, Status, Trial
 
 POOL_SIZE = 256  # configurations among which the next one is chosen; more take more time and gain little

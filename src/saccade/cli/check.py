@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.arguments import Encoding, LabelSep
 from saccade.cli.printing import check_output, print_remark
+from saccade.cli.words import Encoding, LabelSep
 from saccade.errors import DataError, explained_file_errors
 
 if TYPE_CHECKING:
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from saccade.data.checks import CheckReport
     from saccade.data.dataset import ImageDataset
 
-MISLEADING = 1
-"""Exit code if a finding makes scores misleading."""
+MISLEADING = 1  # exit code if a finding makes scores misleading
 
 
-NUM_FILES_SHOWN = 3
-"""Files shown for each finding; the table of --csv has all of them."""
+NUM_FILES_SHOWN = 3  # files shown for each finding; the table of --csv has all of them
 
 
 def check(

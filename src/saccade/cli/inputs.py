@@ -11,7 +11,7 @@ from saccade.data.dataset import ImageDataset
 from saccade.data.decoding import is_url
 from saccade.data.sources.folders import find_images
 from saccade.data.sources.sources import local_file, local_path
-from saccade.data.sources.splits import descend_to_splits, find_splits
+from saccade.data.sources.splits import class_folder, descend_to_splits, find_splits
 from saccade.data.sources.tables import read_table
 from saccade.errors import DataError, UnknownNameError
 
@@ -70,7 +70,7 @@ def read_test_images(source: str, columns: TableColumns | None = None) -> ImageD
         raise DataError(
             f"{source} contains {', '.join(splits.values())} but no test images; pass the folder of classes to test on"
         )
-    return ImageDataset.from_folder(folder / splits["test"])
+    return ImageDataset.from_folder(class_folder(folder / splits["test"]))
 
 
 def read_files(sources: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saccade.cli.arguments import Encoding, LabelSep, Run
+from saccade.cli.words import Encoding, LabelSep, Run
 
 
 def resume(

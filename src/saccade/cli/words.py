@@ -1,12 +1,25 @@
-"""Messages of Python's functions in the words of the command line, and advice for unknown options."""
+"""Options that several commands have, advice for unknown ones, and messages of Python's functions in their words."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from saccade.errors import UnknownArgumentError, near_names, suggestion
+
+Run = Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")]
+Images = Annotated[
+    list[str], typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth.")
+]
+LabelSep = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")
+]
+Encoding = Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of a table, such as cp1252.")]
 
 _PYTHON = {
     r"ImagePredictor\((\w+=[^()]*)\)": r"\1",
@@ -14,7 +27,8 @@ _PYTHON = {
     r"\broot=": "image_root=",
     r"\bpath=": "out=",
     r"\blabel_column\b": "--label",
-    r"\btuning_data\b": "a folder val/",
+    r"(?<![-\w])tuning_data\b": "the folder val/",
+    r"(?<![-\w])train_data\b": "the training data",
 }
 """Expressions of Python in messages, and what to write instead before options are replaced."""
 
@@ -33,7 +47,7 @@ def in_cli_words(message: str) -> str:
     Examples
     --------
     >>> in_cli_words("refit_full=True is not supported together with ensemble=3; pass tuning_data")
-    '--refit-full is not supported together with --ensemble 3; pass a folder val/'
+    '--refit-full is not supported together with --ensemble 3; pass the folder val/'
     """
     from saccade.fit.config_file import FitConfig
     from saccade.fit.options import options_of
@@ -69,6 +83,10 @@ def check_flags(command: str, flags: Sequence[str], arguments: Sequence[str]) ->
             from saccade.training.recipes.recipe import ALIASES, Recipe  # lazily, as it imports torch
 
             places = {name: f"Pass --set {name}=VALUE." for name in (*Recipe.model_fields, *ALIASES)}
+            places |= {
+                "train_data": "DATA are the training images.",
+                "tuning_data": "DATA may contain train/ and val/.",
+            }
             advice = in_cli_words(suggestion(word, [], places))
         raise UnknownArgumentError(
             " ".join(filter(None, [f"{command} has no option {flag}.", advice, f"See saccade {command} --help."]))

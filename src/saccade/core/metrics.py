@@ -62,20 +62,10 @@ def make_scorer(
     needs_threshold: bool = False,
     **kwargs: Any,
 ) -> Callable[..., float]:
-    """Return a scorer of a function of your own, for `ImagePredictor(eval_metric=…)`, with a name.
+    """Return a scorer of a function ``f(y_true, y_pred, **kwargs)``, for `ImagePredictor(eval_metric=…)`, with a name.
 
-    Parameters
-    ----------
-    name
-        The key in the dict of `ImagePredictor.evaluate`.
-    score_func
-        ``f(y_true, y_pred, **kwargs)``.
-    optimum
-        Has no effect.
-    greater_is_better
-        False for an error or a loss; its negative is reported.
-    needs_proba, needs_threshold
-        Whether `y_pred` are probabilities, or continuous decisions, instead of labels.
+    `optimum` has no effect. An error or a loss has `greater_is_better` False; its negative is reported. `needs_proba`
+    and `needs_threshold` are whether `y_pred` are probabilities, or continuous decisions, instead of labels.
     """
     import sklearn.metrics  # lazily, as it is slow to import
 

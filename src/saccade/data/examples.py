@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import io
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -41,27 +42,26 @@ class Examples:
 
 
 def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
-    """Return the images, and the labels if there are any.
+    """Return the images, and the labels if there are any; a DataError for a table without images, or other input.
 
-    Parameters
-    ----------
-    data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
-        An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
-        mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an
-        iterator, a Series, or a four-dimensional array or tensor. The images of a folder, an archive (also its URL)
-        or a pattern are sorted by path, and their paths are the index.
-    label : str, list of str or None
-        Name of the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
+    `data` is an image, several images, a folder, an archive (also its URL), a glob pattern, a table or an ImageDataset.
+    An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
+    mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an iterator, a
+    Series, or a four-dimensional array or tensor. A row of a table, such as ``data.iloc[0]``, is
+    one image. Those of a folder, an archive or a pattern are sorted by path, which is the index.
 
-    Raises
-    ------
-    DataError
-        If there is no column of images, or the input is of another type.
+    `label` is the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
     """
+    if isinstance(data, pd.Series):
+        columns = {"image", *([label] if isinstance(label, str) else label or [])}
+        if not columns.isdisjoint(data.index):
+            data = pd.DataFrame([data])
     if isinstance(data, pd.DataFrame):
         return _from_frame(data, label)
     if isinstance(data, pd.Series):
         return Examples([as_image(one) for one in data], data.index)
+    if isinstance(data, os.PathLike):
+        data = Path(data)
     if isinstance(data, str | Path) and (paths := _paths_in(data)) is not None:
         return Examples(paths, pd.Index([str(path) for path in paths], dtype=object))
     one_image = str | Path | bytes | bytearray | memoryview | Image.Image
@@ -87,9 +87,12 @@ def as_image(value: Any) -> Any:
     if isinstance(value, io.TextIOBase):
         return value
     if hasattr(value, "read"):
-        if getattr(value, "seekable", bool)():
-            value.seek(0)
-        return value.read()
+        try:
+            if getattr(value, "seekable", bool)():
+                value.seek(0)
+            return value.read()
+        except (TypeError, ValueError, OSError):  # closed, not opened for reading, or not a file
+            return value
     if hasattr(value, "detach"):  # a tensor of torch
         value = value.detach().cpu()
         array = np.asarray(value.float() if value.is_floating_point() else value)
@@ -112,7 +115,8 @@ def _num_axes(data: Any) -> int:
     """Return the number of axes of an array or a tensor; 1 for an array of paths or objects, 0 for anything else."""
     if isinstance(data, Image.Image) or not hasattr(data, "__array__"):
         return 0
-    return 1 if getattr(getattr(data, "dtype", None), "kind", "") in ("O", "U", "S") else int(data.ndim)
+    are_numbers = getattr(getattr(data, "dtype", None), "kind", "") not in ("O", "U", "S")
+    return int(data.ndim) if are_numbers else min(1, int(data.ndim))
 
 
 def _paths_in(place: str | Path) -> list[ImageLike] | None:

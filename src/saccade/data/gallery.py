@@ -52,13 +52,17 @@ def draw_gallery(
     fontsize: float = 20,
     title_colors: Sequence[str] | None = None,
 ) -> Gallery:
-    """Draw images in a grid, each whole and undistorted on its own tile, without global state of matplotlib.
+    """Draw images in a grid, each whole on a tile of `resize` pixels, without global state of matplotlib.
 
-    The tile of an unreadable image shows the reason, and None leaves its place empty. Titles may have several lines; if
-    they do not fit, they are set smaller than `fontsize` points, and finally cut. `resize` is the side of a tile in
-    pixels. Raises a DataError for no images, or arguments that do not suit them.
+    The tile of an unreadable image shows the reason, and None leaves its place empty. Titles, of one line or more, that
+    do not fit are set smaller than `fontsize` points, and finally cut. Raises a DataError for invalid arguments.
     """
-    _check_arguments(len(images), titles, ncol, resize, title_colors)
+    if not len(images):
+        raise DataError("There are no images to draw.")
+    if ncol < 1:
+        raise DataError(f"ncol is {ncol}; expected at least 1 column.")
+    if resize < 16:
+        raise DataError(f"resize is {resize}; expected tiles of at least 16 pixels.")
     ncol = min(ncol, len(images))
     nrow = -(-len(images) // ncol)
     fontsize, titles = _fitting(titles, fontsize, resize)
@@ -154,20 +158,6 @@ def _draw_tile(axes: Axes, image: ImageSource, side: int) -> None:
 def letters_of_line(resize: int, fontsize: float = _SMALLEST_FONT) -> int:
     """Return how many letters of a title fit over a tile of `resize` pixels, by default in the smallest font."""
     return max(4, round(resize * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
-
-
-def _check_arguments(
-    num_images: int, titles: Sequence[str] | None, ncol: int, resize: int, title_colors: Sequence[str] | None
-) -> None:
-    if num_images == 0:
-        raise DataError("There are no images to draw.")
-    if ncol < 1:
-        raise DataError(f"ncol is {ncol}; expected at least 1 column.")
-    if resize < 16:
-        raise DataError(f"resize is {resize}; expected tiles of at least 16 pixels.")
-    for name, values in (("titles", titles), ("title_colors", title_colors)):
-        if values is not None and len(values) != num_images:
-            raise DataError(f"{len(values)} {name} for {num_images} images; expected one for each.")
 
 
 def _fitting(titles: Sequence[str] | None, fontsize: float, resize: int) -> tuple[float, list[str]]:

@@ -38,7 +38,7 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.space.constants import plain
+from saccade.space.base import plain
 from saccade.study.json_values import from_json_value, to_json_value
 from saccade.study.objectives import check_objectives, cost_names
 from saccade.study.registry import Registry
@@ -596,7 +596,7 @@ def places_of_arguments() -> dict[str, str]:
     from saccade.training.recipes.recipe import ALIASES, Recipe  # lazily: it imports torch
 
     made = ("label", "problem_type", "eval_metric", "path", "verbosity", "sample_weight")
-    fields = [*FitOptions.named, *FitOptions.model_fields]
+    fields = ["train_data", "tuning_data", *FitOptions.named, *FitOptions.model_fields]
     return {
         **{name: f"Pass it in hyperparameters={{{name!r}: …}}." for name in (*Recipe.model_fields, *ALIASES)},
         **{name: f"{name!r} is an argument of fit()." for name in fields},

@@ -31,7 +31,7 @@ from saccade.fit.run_folder import (
 )
 from saccade.fit.values import from_toml
 from saccade.inference.saved import SavedPredictor
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.json_values import LostObjectError, from_json_value

@@ -17,8 +17,8 @@ from saccade.autosearch.description import describe_recipe, score_range
 from saccade.autosearch.features import DatasetDescription
 from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
-from saccade.data.checks import count_of
 from saccade.deadline import Deadline
+from saccade.errors import count_of
 from saccade.events import Listener, RunPlanned, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions

@@ -18,8 +18,14 @@ from saccade.data.batches import Batches, Images
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
-from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import InputSpec, Side, build_network, classifier_parameters
+from saccade.models.network import (
+    CustomObject,
+    InputSpec,
+    Side,
+    build_custom_network,
+    build_network,
+    classifier_parameters,
+)
 from saccade.models.weights import CHECKSUM, read_weights
 from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics

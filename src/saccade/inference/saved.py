@@ -19,8 +19,8 @@ from saccade.errors import SavedPredictorError, explained_file_errors
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier, load_weights
 from saccade.inference.description import WEIGHTS, Choice, Description, Member
 from saccade.inference.feature_bank import FeatureBank
-from saccade.models.custom import CustomObject
 from saccade.models.loading import AllocationLimit
+from saccade.models.network import CustomObject
 from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import write_json_atomically

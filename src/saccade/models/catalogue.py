@@ -15,17 +15,6 @@ import timm
 
 from saccade.errors import UnknownModelError, UnknownNameError, near_names
 
-__all__ = [
-    "ALIASES",
-    "FREE_LICENSES",
-    "UNAVAILABLE",
-    "license_of",
-    "list_models",
-    "published_top1",
-    "resolve_name",
-    "split_name",
-]
-
 _TABLES = files("saccade.models") / "tables"
 _GLUONCV = json.loads((_TABLES / "gluoncv_names.json").read_text(encoding="utf-8"))
 
@@ -48,9 +37,9 @@ FREE_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")  # licences o
 def list_models(pattern: str | None = None, *, license: str | Sequence[str] | None = None) -> list[str]:  # noqa: A002
     """List the sorted names of networks, without pretraining tags: timm's architectures and GluonCV's names for them.
 
-    `pattern` is a shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name. Case does not matter.
-    `license` leaves only networks whose weights have such a licence (see `license_of`); ``"free"`` is all of
-    `FREE_LICENSES`. An UnknownNameError is raised if no network has it.
+    `pattern` is a shell pattern (``"resnet*"``) or part of the name, in any case. `license` leaves only networks whose
+    weights have such a licence (see `license_of`); ``"free"`` is all of `FREE_LICENSES`; an UnknownNameError for
+    others.
 
     >>> list_models("mobilenetv3_small*")[:2]
     ['mobilenetv3_small', 'mobilenetv3_small_050']

@@ -44,13 +44,17 @@ from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor
-from saccade.insight.embeddings import EmbeddedImages, nearest_images
+from saccade.insight.embeddings import (
+    EmbeddedImages,
+    complete_features,
+    copy_embeddings,
+    embedded_training_images,
+    nearest_images,
+)
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
-from saccade.insight.overlays import check_form, in_form
 from saccade.insight.reasons import check_numbers, find_reasons
-from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
-from saccade.insight.training_images import complete_features, copy_embeddings, embedded_training_images
+from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.report.figures import Reason, reasons_figure
@@ -306,7 +310,8 @@ class ImagePredictor:
         """Resume an interrupted run from its folder alone, and return its predictor.
 
         The run folder has the paths of the images, and their labels. A run with images in memory or with custom objects
-        cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
+        cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments. If the run cannot be
+        resumed, a DataError or HyperparameterError has the reason, and what to do.
 
         Parameters
         ----------
@@ -318,11 +323,6 @@ class ImagePredictor:
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
-
-        Raises
-        ------
-        DataError, HyperparameterError
-            If the run cannot be resumed; the message has the reason, and what to do.
         """
         folder = _absolute(path)
         if not is_run(folder):
@@ -375,15 +375,12 @@ class ImagePredictor:
     def to(self, device: str | torch.device | None) -> ImagePredictor:
         """Compute predictions on another device from now on, and return this predictor.
 
+        Raises a HyperparameterError for a device that is invalid or not available.
+
         Parameters
         ----------
         device : str, torch.device or None
             ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
-
-        Raises
-        ------
-        HyperparameterError
-            If the device is invalid or not available.
         """
         self.pipeline.to(device)
         return self
@@ -415,6 +412,10 @@ class ImagePredictor:
     ) -> pd.Series | pd.DataFrame | np.ndarray:
         """Return the label of each image, or its number for regression.
 
+        Raises a NotFittedError before `fit`, an ImageReadError if no image can be read, a HyperparameterError or
+        DataError for an invalid `unsure`, `coverage` or `min_proba`, too few validation images for `false_alarm_rate`,
+        or no stored features for `unknown`.
+
         Parameters
         ----------
         data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
@@ -440,16 +441,6 @@ class ImagePredictor:
         Series, shape (num_images,); or DataFrame, shape (num_images, num_labels), if labels are several columns
             Labels as they were given to `fit`, with the index of `data`. A missing value (``isna()``; None in an array)
             for unreadable images, which a warning lists.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ImageReadError
-            If no image can be read.
-        HyperparameterError, DataError
-            If `unsure`, `coverage` or `min_proba` is invalid; as in `predict_set`. If there are too few validation
-            images for `false_alarm_rate`, or no stored features for `unknown`.
         """
         saved = self._saved
         if unknown is not None:
@@ -479,7 +470,8 @@ class ImagePredictor:
         """Return how unlike the training images each image is.
 
         The score is one minus the cosine to the fifth nearest of up to 4,000 training images, in the features of the
-        first network; a fit stores these with the predictor.
+        first network; a fit stores these with the predictor. Raises a DataError if no features are stored: the
+        predictor is of an earlier version, or its network has no linear classifier layer.
 
         Parameters
         ----------
@@ -490,12 +482,6 @@ class ImagePredictor:
         -------
         Series of float32, shape (num_images,)
             From 0 to 2; NaN for images that cannot be read.
-
-        Raises
-        ------
-        DataError
-            If no features are stored: the predictor is of an earlier version, or its network has no linear classifier
-            layer.
 
         Examples
         --------
@@ -513,8 +499,9 @@ class ImagePredictor:
         """Return a set of labels for each image, which contains the right one with a given probability.
 
         The coverage holds for images from the distribution of the validation images, whatever the network: see
-        `saccade.inference.postprocessing.Conformal`. After `refit_full` it holds approximately, as the sets
-        are those of the network of the search.
+        `saccade.inference.postprocessing.Conformal`. After `refit_full` it holds approximately, as the sets are those
+        of the network of the search. Raises a HyperparameterError for an invalid coverage or a multilabel problem, and
+        a DataError if there were too few validation images for the coverage.
 
         Parameters
         ----------
@@ -528,13 +515,6 @@ class ImagePredictor:
         Series of lists, shape (num_images,)
             Labels, the most probable first, and always the one that `predict` returns; for regression the lower and
             upper end of an interval, as a tuple. None for unreadable images.
-
-        Raises
-        ------
-        HyperparameterError
-            If the coverage is invalid, or the problem is multilabel.
-        DataError
-            If there were too few validation images for the coverage.
 
         Examples
         --------
@@ -574,7 +554,8 @@ class ImagePredictor:
         """Return a feature vector of each image: the input of the network's classifier layer.
 
         Of an ensemble it is that of the first network. Vectors are cached on disk, so that a second call with the same
-        images takes little time; ``SACCADE_FEATURE_CACHE_GB`` limits the size of the cache, and 0 disables it.
+        images takes little time; ``SACCADE_FEATURE_CACHE_GB`` limits the size of the cache, and 0 disables it. Raises a
+        HyperparameterError if the network has no single classifier layer.
 
         Parameters
         ----------
@@ -585,11 +566,6 @@ class ImagePredictor:
         -------
         ndarray, float32, shape (num_images, num_features)
             NaN for unreadable images.
-
-        Raises
-        ------
-        HyperparameterError
-            If the network has no single classifier layer.
 
         Examples
         --------
@@ -627,6 +603,9 @@ class ImagePredictor:
     ) -> dict[str, Any]:
         """Return metrics on labelled images. Unreadable images are skipped, and a warning lists them.
 
+        Raises an UnknownNameError for a metric that does not exist or does not suit the problem, and a DataError for
+        one that is not defined on these images.
+
         Parameters
         ----------
         data : ImageDataset or DataFrame
@@ -648,13 +627,6 @@ class ImagePredictor:
             for regression ``rmse``. With an `eval_metric`, that as well (a function is not saved with a predictor).
             With `interval`, also its lower and upper end, named ``top1_interval``; NaN if the metric is not defined in
             any resample. Tables are DataFrames, with class names.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no metric of a name, or it does not suit the problem.
-        DataError
-            If a metric is not defined on these images.
 
         Examples
         --------
@@ -713,7 +685,8 @@ class ImagePredictor:
     ) -> np.ndarray | list[np.ndarray | None] | list[Image.Image | None]:
         """Return saliency maps: which places of each image increase the score of a label.
 
-        Of an ensemble, the first member is explained, which has the highest score.
+        Of an ensemble, the first member is explained, which has the highest score. Raises an UnknownNameError for
+        another method, target or form, and a HyperparameterError for a method that does not suit the network.
 
         Parameters
         ----------
@@ -734,13 +707,6 @@ class ImagePredictor:
             From 0 to 1 in each image; NaN for unreadable ones. For the other forms a list with an array of
             shape (height, width), or a Pillow image, for each image; None for unreadable ones.
 
-        Raises
-        ------
-        UnknownNameError
-            If there is no such method, target or form.
-        HyperparameterError
-            If the method does not suit the network.
-
         Examples
         --------
         >>> predictor.explain("cat.jpg", form="overlay")[0].save("why.png")    # doctest: +SKIP
@@ -758,6 +724,8 @@ class ImagePredictor:
     def nearest(self, data: Any, k: int = 5, among: Any = None) -> pd.DataFrame:
         """Return the training images that are most similar to each image, by the network's features.
 
+        Raises a DataError if the training images are not found; then pass `among`.
+
         Parameters
         ----------
         data
@@ -773,11 +741,6 @@ class ImagePredictor:
         DataFrame
             ``query`` (from the index of `data`), ``rank`` from 1, ``image``, ``label`` and ``similarity``, the cosine
             of the features. Unreadable images have no rows.
-
-        Raises
-        ------
-        DataError
-            If `among` is required: see `saccade.insight.training_images`.
         """
         return nearest_images(self._embedded(data), self._training_images(among), k)
 
@@ -786,7 +749,8 @@ class ImagePredictor:
 
         There is a row for each image: the image with its predicted label (in red, and with the true label, if it is
         wrong); its saliency overlay; and the most similar training images, whose label is marked by ≠ if it is not the
-        predicted one.
+        predicted one. Raises a HyperparameterError for an invalid `k` or `num_images`, and a DataError if the training
+        images are not found.
 
         Parameters
         ----------
@@ -805,13 +769,6 @@ class ImagePredictor:
         -------
         Gallery
             A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
-
-        Raises
-        ------
-        HyperparameterError
-            If `k` or `num_images` is invalid.
-        DataError
-            If the training images are not found: as `nearest`.
 
         Examples
         --------
@@ -868,7 +825,8 @@ class ImagePredictor:
 
         They are found by logistic regressions on the network's features, cross-validated over the images; see
         `saccade.insight.label_issues`. The features are not cross-validated: a network that was fine-tuned on these
-        images may have memorised wrong labels, so that fewer are found.
+        images may have memorised wrong labels, so that fewer are found. Raises a DataError for multilabel problems and
+        regression, and if the training images are not found.
 
         Parameters
         ----------
@@ -879,11 +837,6 @@ class ImagePredictor:
         -------
         DataFrame
             With the index of `data`: ``image``, ``label``, ``suggested_label``, ``self_confidence`` and ``rank``.
-
-        Raises
-        ------
-        DataError
-            For multilabel problems and regression; or if the training images are not found.
         """
         saved = self._saved
         check_has_classes(saved.problem)
@@ -906,7 +859,9 @@ class ImagePredictor:
     ) -> ImagePredictor:
         """Return the best predictor of the search within some limits of its costs.
 
-        A cost can be limited if it was an objective: ``fit(…, objectives=["accuracy", "latency"])``.
+        A cost can be limited if it was an objective: ``fit(…, objectives=["accuracy", "latency"])``. Raises a
+        HyperparameterError if there is no such predictor, with a list of the choices, or if a limited cost was no
+        objective.
 
         Parameters
         ----------
@@ -924,11 +879,6 @@ class ImagePredictor:
         -------
         ImagePredictor
             Another one; this one stays as it is. Its weights are in the folder of this one; `save` copies them.
-
-        Raises
-        ------
-        HyperparameterError
-            If there is no such predictor; the message lists the choices. Or if a limited cost was no objective.
 
         Examples
         --------
@@ -953,6 +903,9 @@ class ImagePredictor:
         stored with this predictor and to those of the new images, a tenth of which validate. So earlier images are not
         needed. Calibration, class priors and prediction sets are fitted to the kept validation images and the new ones.
         `fit_summary` has the accuracy on the kept validation images, before and after, as ``earlier_classes_acc``.
+        Raises a DataError if there are no stored features and `old` lacks a class, or no image of a new class can be
+        read, and a HyperparameterError for multilabel problems, regression, and networks without a linear classifier
+        layer.
 
         Parameters
         ----------
@@ -968,13 +921,6 @@ class ImagePredictor:
         -------
         ImagePredictor
             Another one, of a single network; this one stays as it is.
-
-        Raises
-        ------
-        DataError
-            If there are no stored features, and `old` lacks a class; or no image of a new class can be read.
-        HyperparameterError
-            For multilabel problems and regression, and networks without a linear classifier layer.
 
         Examples
         --------
@@ -1021,7 +967,8 @@ class ImagePredictor:
     ) -> ImagePredictor:
         """Load a predictor from a folder made by `save`, or from a whole run folder.
 
-        No code from the folder is run.
+        No code from the folder is run. Raises a SavedPredictorError if there is no predictor, it is damaged, or its
+        network is not the one in `net`, and a HyperparameterError for a device that is invalid or not available.
 
         Parameters
         ----------
@@ -1034,13 +981,6 @@ class ImagePredictor:
             classes. Its weights come from the folder.
         device : str, torch.device or None
             Where predictions are computed, as in `to`.
-
-        Raises
-        ------
-        SavedPredictorError
-            If there is no predictor, it is damaged, or its network is not the one in `net`.
-        HyperparameterError
-            If the device is invalid or not available.
         """
         folder = _absolute(path)
         if not has_predictor(folder) and (advice := how_to_finish(folder)):

@@ -53,9 +53,7 @@ def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[s
 
 
 def seconds_line(seconds: Mapping[str, float]) -> str:
-    """Return the duration of a fit and of its phases as text, without phases that round to 0.0 s.
-
-    `seconds` is ``fit_summary()["seconds"]``: seconds by phase, and their ``total``.
+    """Return ``fit_summary()["seconds"]``, of a fit and its phases, as text, without phases that round to 0.0 s.
 
     >>> seconds_line({"decoding": 3.14, "training": 41.2, "selection": 0.01, "total": 44.35})
     '44.4 s: decoding 3.1, training 41.2'
@@ -65,13 +63,7 @@ def seconds_line(seconds: Mapping[str, float]) -> str:
 
 
 def trials_table(leaderboard: pd.DataFrame) -> Table:
-    """Return a table of trials with a column for each hyperparameter, and one of reasons if there are any.
-
-    >>> row = {"trial": 0, "status": "completed", "score_val": 0.9, "epochs_done": 3, "best_epoch": 2}
-    >>> table = trials_table(pd.DataFrame([{**row, "fit_time_s": 8.5, "lr": 0.01, "reason": ""}]))
-    >>> [column.header for column in table.columns]
-    ['trial', 'status', 'score', 'epochs done', 'best epoch', 'seconds', 'lr']
-    """
+    """Return a table of trials with a column for each hyperparameter, and one of reasons if there are any."""
     if not leaderboard["reason"].map(bool).any():
         leaderboard = leaderboard.drop(columns="reason")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from saccade.errors import DataError, DataWarning, SaccadeError, SavedPredictorError
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint, empty_classifier, read_weights_of
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import reading

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from saccade.space.constants import plain
+from saccade.space.base import plain
 
 _COLLECTIONS: dict[str, Callable[[list[Any]], Any]] = {"!tuple": tuple, "!set": set, "!frozenset": frozenset}
 
@@ -17,10 +17,9 @@ class LostObjectError(ValueError):
 
 
 def to_json_value(value: Any) -> Any:
-    """Return a JSON value from which `from_json_value` restores the value.
+    """Return a JSON value from which `from_json_value` restores the value; of objects without a JSON form, the `repr`.
 
-    What JSON lacks becomes an object with a single key that starts with an exclamation mark. Scalars of NumPy and torch
-    become Python's. Of other objects, the `repr` is stored.
+    What JSON lacks becomes an object with a single key that starts with an exclamation mark.
     """
     value = plain(value)
     kind = type(value)
@@ -42,7 +41,7 @@ def to_json_value(value: Any) -> Any:
 def from_json_value(value: Any, *, as_text: bool = False) -> Any:
     """Return the value from which `to_json_value` made this one.
 
-    Objects of which only the `repr` was stored raise a LostObjectError, or are returned as that text (`as_text`).
+    An object of which only the `repr` was stored raises a LostObjectError, or is returned as that text (`as_text`).
     """
     restored = partial(from_json_value, as_text=as_text)
     if isinstance(value, list):

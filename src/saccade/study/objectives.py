@@ -62,10 +62,10 @@ def same_costs(config: Mapping[str, Any]) -> Hashable:
 
 
 def trial_costs(trials: Sequence[Trial], objectives: Sequence[str]) -> dict[int, dict[str, float]]:
-    """Return, for each trial that has reported, the value of each of `cost_names`; lower is better.
+    """Return the value of each of `cost_names` for each trial that has reported; lower is better.
 
-    The latency of a network does not depend on its weights, and other load of the machine only increases it. So the
-    shortest latency that was measured for a network counts for all trials with that network.
+    The latency of a network does not depend on its weights, and other load only increases it. So the shortest one that
+    was measured for a network counts for all of its trials.
     """
     names = cost_names(objectives)
     least: dict[Hashable, dict[str, float]] = {}
@@ -79,10 +79,9 @@ def trial_costs(trials: Sequence[Trial], objectives: Sequence[str]) -> dict[int,
 
 
 def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """Return the trials that no other trial dominates: is better in one objective, and not worse in any.
+    """Return the trials that no other one dominates (is better in one objective, and not worse in any), the best first.
 
-    The highest score comes first. Of trials with equal objectives, only the earliest is returned; trials that failed or
-    have no report are left out.
+    Of trials with equal objectives only the earliest is returned; trials that failed or have no report are left out.
     """
     costs = trial_costs(trials, objectives)
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from saccade.errors import count_of
 from saccade.events import (
     DataReady,
     EpochDone,
@@ -58,7 +59,7 @@ class ProgressDisplay:
             case RunStarted():
                 time = "no time limit" if event.time_limit_s is None else f"time limit {_seconds(event.time_limit_s)}"
                 num = event.num_trials
-                trials = "any number of trials" if num is None else "1 trial" if num == 1 else f"{num} trials"
+                trials = "any number of trials" if num is None else count_of(num, "trial")
                 where = f" in {escape(event.folder)}" if event.folder else ""
                 self._print(2, f"[bold]saccade[/bold] run{where}  [dim]({time}, {trials})[/dim]")
             case RunPlanned():
@@ -115,7 +116,7 @@ class ProgressDisplay:
                 self._best[trial.number] = trial.best_report
         if self._best:
             best = max(self._best.values(), key=lambda report: report.score)
-            num = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+            num = count_of(len(trials), "trial")
             self._print(2, f"resuming after {num}, the best of which has {self._score(best)}")
 
     def _score(self, event: EpochDone) -> str:

@@ -237,8 +237,8 @@ class Problem(ABC):
     def loss_terms(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return the part of predictions that the loss depends on, float64 of shape (num_images, k).
 
-        That is the probability of the true class, the probability of the true state of each label, or the
-        standardised error. The terms of a weighted mean of predictions are the weighted mean of their terms.
+        The probability of the true class, or of the true state of each label, or the standardised error. The terms of a
+        weighted mean of predictions are the weighted mean of their terms.
         """
 
     def term_losses(self, terms: np.ndarray) -> np.ndarray:
@@ -283,8 +283,7 @@ class Problem(ABC):
     def conformity(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return how well targets conform to predictions, (num_images,): for conformal prediction; higher is better.
 
-        The probability of the true class; for regression the negative distance in the units of the labels; empty for
-        multilabel problems.
+        The probability of the true class, the negative distance in units of the labels; empty for multilabel problems.
         """
         return self.loss_terms(predictions, targets)[:, 0]
 

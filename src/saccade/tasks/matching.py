@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from saccade.data.classes import are_numbers_of_classes
 from saccade.data.examples import Examples
-from saccade.data.table import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.tasks.labels import Label, some
 from saccade.tasks.problem import Problem
@@ -31,12 +31,10 @@ def match_classes(
 ) -> Examples:
     """Return examples whose labels are those of `problem`; nothing is matched unless each image has exactly one class.
 
-    Class numbers of a data set with names are matched by these names, since each data set numbers its classes
-    differently. Other labels are matched by their value, else as text: the folder ``3`` is the number 3 of a table.
-    `class_names` are those of `problem`, if its classes are numbers with names.
-
-    Raises a DataError if `examples` have a class that is not in `problem`; the message lists the differences, and calls
-    the examples `what`, and the owner of the expected classes `whose`.
+    Class numbers with names are matched by the names, since each data set numbers its classes differently; other labels
+    by value, else as text: the folder ``3`` is the number 3 of a table. `class_names` are the names of `problem`'s
+    numbers. Raises a DataError for classes that `problem` lacks; it calls the examples `what`, the owner of the classes
+    `whose`.
     """
     labels, names = examples.labels, examples.class_names
     if labels is None or isinstance(labels, pd.DataFrame) or not problem.has_one_class:

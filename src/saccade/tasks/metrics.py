@@ -43,6 +43,8 @@ class Metric:
     def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
         """Return the value; NaN if a prediction is not finite.
 
+        Raises a DataError, with the reason, if the metric is not defined on these images, or its function fails.
+
         Parameters
         ----------
         targets : ndarray, shape (num_images,) or (num_images, num_classes)
@@ -51,11 +53,6 @@ class Metric:
             From `Problem.activate`.
         problem : Problem
             The problem of both.
-
-        Raises
-        ------
-        DataError
-            If the metric is not defined on these images, or its function fails; the message contains the reason.
         """
         if not len(targets):
             raise DataError(f"no images to compute {self.name} on")
@@ -176,6 +173,9 @@ def summary_metrics(targets: np.ndarray, predictions: np.ndarray, problem: Probl
 def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
     """Create the metric that evaluates predictions.
 
+    Raises an UnknownNameError with suggestions for an unknown metric, or one that is not defined for the problem, and a
+    HyperparameterError for other values.
+
     Parameters
     ----------
     eval_metric : str, callable or None
@@ -193,13 +193,6 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
           as they were given.
     problem : Problem
         The problem of the predictions.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no metric of that name, or it is not defined for the problem; the message suggests others.
-    HyperparameterError
-        If `eval_metric` is something else.
 
     Examples
     --------

@@ -30,11 +30,6 @@ class TrackerContract:
         """Return a new tracker, which may write into the folder."""
         raise NotImplementedError
 
-    def test_it_is_a_tracker(self, tmp_path: Path) -> None:
-        tracker = self.make(tmp_path)
-        assert isinstance(tracker, Tracker)
-        tracker.close()
-
     def test_a_search_causes_no_warning(self, tmp_path: Path) -> None:
         space = {"x": Categorical(1, 3, 2)}
         with warnings.catch_warnings():
@@ -63,6 +58,7 @@ class TrackerContract:
         ]
         before = copy.deepcopy(events)
         tracker = self.make(tmp_path)
+        assert isinstance(tracker, Tracker)
         for event in events:
             tracker.on_event(event)
         tracker.close()

@@ -57,10 +57,6 @@ class TrainableContract:
             assert math.isfinite(report.score)
             assert report.seconds >= 0
             assert all(type(value) in (float, int) for value in report.metrics.values())
-
-    def test_the_reports_can_be_sent(self, tmp_path: Path) -> None:
-        reporter = Reports()
-        self.make(tmp_path).train(self.job(tmp_path, until_epoch=1), reporter)
         assert pickle.loads(pickle.dumps(reporter.reports)) == reporter.reports
 
     @pytest.mark.parametrize("decision", [Decision.STOP, Decision.PAUSE])
@@ -69,15 +65,11 @@ class TrainableContract:
         assert self.make(tmp_path).train(self.job(tmp_path), reporter) != ""
         assert [report.epoch for report in reporter.reports] == [1, 2]
 
-    def test_it_ends_at_the_jobs_last_epoch_without_a_reason(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("until_epoch", [2, 999])
+    def test_it_ends_at_the_jobs_or_the_configurations_last_epoch(self, tmp_path: Path, until_epoch: int) -> None:
         reporter = Reports()
-        assert self.make(tmp_path).train(self.job(tmp_path, until_epoch=2), reporter) == ""
-        assert [report.epoch for report in reporter.reports] == [1, 2]
-
-    def test_a_last_epoch_beyond_the_configurations_changes_nothing(self, tmp_path: Path) -> None:
-        reporter = Reports()
-        assert self.make(tmp_path).train(self.job(tmp_path, until_epoch=999), reporter) == ""
-        assert len(reporter.reports) == self.num_epochs
+        assert self.make(tmp_path).train(self.job(tmp_path, until_epoch=until_epoch), reporter) == ""
+        assert len(reporter.reports) == min(until_epoch, self.num_epochs)
 
     @pytest.mark.parametrize("seconds_left", [0.0, -5.0])
     def test_without_time_it_reports_once_and_returns_the_reason(self, tmp_path: Path, seconds_left: float) -> None:
@@ -85,11 +77,6 @@ class TrainableContract:
         reason = self.make(tmp_path).train(self.job(tmp_path, seconds_left=seconds_left), reporter)
         assert reason == "time limit"
         assert len(reporter.reports) == 1
-
-    def test_errors_are_raised(self, tmp_path: Path) -> None:
-        trainable = self.make(tmp_path)
-        with pytest.raises(Exception, match=r"."):
-            trainable.train(self.job(tmp_path, config=dict(self.broken_config)), Reports())
 
     def test_an_exception_of_a_report_ends_it(self, tmp_path: Path) -> None:
         def broken_report(event: EpochDone) -> Decision:

@@ -86,8 +86,8 @@ def _text(value: Any) -> str:
 class FunctionCheckpointKeeper(CheckpointKeeper):
     """Removes the checkpoints of a function that are not needed, after each epoch.
 
-    A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued,
-    because the function may read it late. The best `NUM_BEST` trials that have ended keep that of their best epoch.
+    A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued. The
+    best `NUM_BEST` trials that have ended keep that of their best epoch.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:

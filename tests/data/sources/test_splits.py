@@ -9,7 +9,10 @@ from saccade.data.sources.splits import find_splits, role_of
     ("name", "expected"),
     [
         *((name, ("train", "")) for name in ("train", "Training_Set", "train-images", "TrainData", "trainset")),
-        *((name, ("val", "")) for name in ("val", "valid", "Validation", "dev", "val2017", "evaluation_images")),
+        *(
+            (name, ("val", ""))
+            for name in ("val", "valid", "Validation", "validating", "dev", "val2017", "evaluation_images")
+        ),
         *((name, ("test", "")) for name in ("testing", "test_256", "Hold-Out", "hold_out", "test set")),
         ("seg_train", ("train", "seg")),
         ("training shoes", ("train", "shoes")),

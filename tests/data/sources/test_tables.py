@@ -76,6 +76,7 @@ def test_numbers_are_numbers(write):
         "image , label\na.png,café\n\n,\nb.png,dog\n",
         "image,label\na.png,café\nb.png,dog\n".encode("utf-16"),
         "image\tlabel\r\na.png\tcafé\r\nb.png\tdog\r\n".encode("utf-16"),
+        "image,label\na.png,café, \nb.png,dog, \n".encode("utf-32"),
     ],
 )
 def test_tables_as_spreadsheets_write_them(write, content):
@@ -89,11 +90,14 @@ def test_other_encodings_and_separators_are_named(write):
     with pytest.raises(DataError, match=r"not UTF-8 text.*encoding='cp1252'"):
         read_table(latin, "image")
     assert read_table(latin, "image", encoding="cp1252")["label"].tolist() == ["café"]
-    with pytest.raises(DataError, match=r"NUL.*encoding='utf-16'"):
-        read_table(write("image,label\na.png,dog\n".encode("utf-16-le")), "image")
+    for encoding in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(DataError, match=rf"NUL.*encoding='{encoding}'"):
+            read_table(write("image,label\na.png,dog\n".encode(encoding)), "image")
     with pytest.raises(DataError, match="unknown encoding: latin1252"):
         read_table(latin, "image", encoding="latin1252")
     assert read_table(write("image:label\na.png:dog\n"), "image", sep=":")["label"].tolist() == ["dog"]
+    with pytest.raises(DataError, match="is a spreadsheet or compressed"):
+        read_table(write(b"PK\3\4" + bytes(100)), "image")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.study.trial import Decision, Job, Trainable
 from saccade.study.trial_files import LocalTrialFiles, file_name
 from saccade.testing.trainable_contract import TrainableContract

@@ -12,29 +12,11 @@ from pathlib import Path
 def download(
     url: str, path: str | PathLike[str] | None = None, overwrite: bool = False, sha1_hash: str | None = None
 ) -> str:
-    """Download a file, and return its path.
+    """Download a file from an ``http://``, ``https://`` or ``file://`` URL, and return its path.
 
-    Parameters
-    ----------
-    url
-        An ``http://``, ``https://`` or ``file://`` URL.
-    path
-        The file to write, or an existing folder; None is the working directory. In a folder, the file has the name of
-        the URL.
-    overwrite
-        Download again if the file exists.
-    sha1_hash
-        Expected SHA-1 digest of the file. An existing file with another one is downloaded again.
-
-    Raises
-    ------
-    DownloadError
-        If it cannot be downloaded, or has another digest.
-
-    Examples
-    --------
-    >>> download("https://example.org/shop.zip", "shop.zip", sha1_hash="2fd4e1c6…")   # doctest: +SKIP
-    'shop.zip'
+    `path` is the file to write, or an existing folder, by default the working directory, in which the file has the name
+    of the URL. A file that exists is kept, unless `overwrite`, or if its SHA-1 digest is not `sha1_hash`. Raises a
+    DownloadError if it cannot be downloaded, or has another digest.
     """
     from saccade.data.sources.download import fetch  # lazily, as tuning does without it
     from saccade.errors import DownloadError
@@ -55,10 +37,7 @@ def download(
 def unzip(zip_file_path: str | PathLike[str], root: str | PathLike[str] = "./") -> str | tuple[str, ...]:
     """Unpack a zip or tar archive into a folder, and return the name of its top folder, or all names if it has several.
 
-    Raises
-    ------
-    ArchiveError
-        If the archive is damaged, or would write outside the folder; nothing is written then.
+    Raises an ArchiveError if it is damaged, or would write outside the folder; nothing is written then.
     """
     from saccade.data.sources.archives import unpack  # lazily, as tuning does without it
 

@@ -74,7 +74,8 @@ def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path
     place = images if base is None else base / images
     if not is_url(images) and glob.has_magic(str(images)) and not Path(place).exists():
         pattern = str(Path(place).expanduser())
-        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207  Path.glob refuses absolute ones
+        # Path.glob refuses absolute patterns.
+        matches = sorted(match for match in glob.glob(pattern, recursive=True) if not Path(match).is_dir())  # noqa: PTH207
         if not matches:
             raise DataError(f"No file matches the pattern {str(place)!r}.")
         return list(matches)

@@ -11,9 +11,9 @@ from saccade.data.sources.folders import IMAGE_EXTENSIONS, descend, find_images,
 from saccade.errors import DataError, DataWarning, near_names
 
 _ROLES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
-    "test": ("test", "testing", "holdout"),
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validation", "validate", "validating", "dev", "eval", "evaluation"),
+    "test": ("test", "testing", "holdout", "tst"),
 }
 _ROLE_OF = {word: role for role, words in _ROLES.items() for word in words}
 _NEUTRAL = frozenset(
@@ -94,6 +94,11 @@ def descend_to_splits(folder: Path, wanted: Mapping[str, str | None] | None = No
     """Descend through folders that wrap the splits."""
     names = set(() if wanted is None else wanted.values())
     return descend(folder, lambda name: name in names or role_of(name) is not None)
+
+
+def class_folder(split: Path) -> Path:
+    """Descend to the classes of a split, which some archives wrap in another folder: train/train/, train/images/."""
+    return descend(split, lambda name: role_of(name) is None and name.lower() not in _NEUTRAL)
 
 
 def _usual(name: str) -> tuple[int, int, str]:

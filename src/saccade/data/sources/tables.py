@@ -18,7 +18,12 @@ from saccade.errors import DataError
 _SEPARATORS = (",", ";", "\t", "|")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
-_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 
 MAX_NAMED_NUMBERS = 20
 """Up to this many different numbers with padded decimals, such as 1.10, may be names (of versions): they stay text."""
@@ -53,7 +58,7 @@ def read_table(file: Path, text_column: str, sep: str | None = None, encoding: s
     if twice := [name for name, num in Counter(names).items() if num > 1 and name]:
         raise DataError(f"{file} has several columns {twice[0]!r}. Give each column a name of its own")
     for number, row in lines:
-        if any(row[len(names) :]):
+        if any(map(str.strip, row[len(names) :])):
             raise DataError(
                 f"Row {number} of {file} has {len(row)} fields, but the header names {len(names)} columns. Name all "
                 "columns in the first line, and put quotation marks around a field that contains the separator"
@@ -69,9 +74,11 @@ def read_table(file: Path, text_column: str, sep: str | None = None, encoding: s
 def _decoded(file: Path, encoding: str | None) -> str:
     content = file.read_bytes()
     found = next((name for mark, name in _BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
-    advice = (
-        "encoding='utf-16'" if b"\0" in content[:1000] else "encoding='cp1252' for Western European text of Windows"
-    )
+    if content.startswith((b"PK\3\4", b"\x1f\x8b", b"\xd0\xcf\x11\xe0")):
+        raise DataError(f"{file} is a spreadsheet or compressed, not a text file. Save it as CSV, or unpack it")
+    advice = "encoding='cp1252' for Western European text of Windows"
+    if b"\0" in content[:1000]:
+        advice = f"encoding='utf-16-{'be' if content[:1] == bytes(1) else 'le'}'"
     try:
         text = content.decode(encoding or found)
         if "\0" in text:

@@ -15,8 +15,13 @@ from saccade.data.augmentation import policy
 from saccade.errors import HyperparameterError
 from saccade.inference.classifier import Blueprint, Classifier
 from saccade.models.catalogue import resolve_name
-from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import build_network, classifier_parameters, network_input
+from saccade.models.network import (
+    CustomObject,
+    build_custom_network,
+    build_network,
+    classifier_parameters,
+    network_input,
+)
 from saccade.models.weights import find_weights
 from saccade.numerics.device import Numerics
 from saccade.space import Dict

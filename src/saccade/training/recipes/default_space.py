@@ -155,10 +155,9 @@ def fall_back_to_available_models(
 ) -> tuple[Dict, str]:
     """Return the space with only those networks whose weights are available, and a message for the user.
 
-    Without any, the networks of the local folder of weights replace them; without these, those of installed packages.
-    The space does not change if training starts from random weights anyway. Downloads take at most
-    `DOWNLOADS` of the time that is left. A WeightsNotFoundError is raised if there are no weights at all: random
-    weights are never a fallback.
+    Without any, the networks of the local folder replace them; without these, those of installed packages, or else a
+    WeightsNotFoundError: random weights are never a fallback, unless training starts from them anyway. Downloads take
+    at most `DOWNLOADS` of the time that is left.
     """
     if True not in choices(space, "pretrained"):
         return space, ""

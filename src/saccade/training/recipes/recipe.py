@@ -9,9 +9,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from saccade.errors import HyperparameterError, suggestion
-from saccade.models.custom import CustomObject, wrap_custom_objects
+from saccade.models.network import CustomObject, wrap_custom_objects
 from saccade.space import Categorical, Dict, Int, Real, Space
-from saccade.space.constants import plain
+from saccade.space.base import plain
 
 # Aliases of hyperparameters.
 ALIASES: dict[str, str] = {
