@@ -168,7 +168,7 @@ class ImageStore:
                 raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
             if summary.pop("checksum") != _checksum(summary):
                 raise ValueError(f"{SUMMARY_FILE} differs from its checksum")
-            with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
+            with (folder / INDEX_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 index = Index(*(arrays[name] for name in ("offsets", "heights", "widths", "checksums")))
                 digests = [row.tobytes().hex() for row in arrays["digests"]]
                 scan = Scan(
