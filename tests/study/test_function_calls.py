@@ -9,7 +9,7 @@ from saccade.errors import HyperparameterError
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Job
 from saccade.study.trial_files import LocalTrialFiles
-from saccade.testing.trainable_contract import Reports
+from saccade.testing.trial_contracts import Reports
 
 
 def scores(function, x=2.0):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from saccade.data.examples import Examples
 from saccade.errors import DataError
-from saccade.tasks.matching import match_classes
+from saccade.tasks.matching import match_classes, names_of_classes, widened
 from saccade.tasks.problem import Problem
 
 PETS = ["ant", "bee", "cow"]
@@ -91,3 +91,11 @@ def test_missing_labels_stay_missing_and_other_problems_are_left_as_they_are():
     assert np.isnan(matched(["3", None], None, [3, 5])[1])
     assert matched([["a"], ["b", "c"]], None, [["a", "b"], ["c"]]) == [["a"], ["b", "c"]]
     assert matched([0.25], None, [0.5, 1.5, 2.5]) == [0.25]
+
+
+def test_classes_of_further_images_are_added_by_name():
+    further = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series([0, 1]), ["ant", "dog"])
+    problem, names = widened(Problem.of([0, 1]), ["cat", "dog"], further)
+    assert (problem.classes, names) == ((0, 1, 2), ["cat", "dog", "ant"])
+    assert names_of_classes([0, 2], ["ant", "bee", "cow"]) == ["ant", "cow"]
+    assert names_of_classes([5.0, 7.5], None) == ["5.0", "7.5"]

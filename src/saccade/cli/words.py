@@ -26,6 +26,8 @@ _PYTHON = {
     r"fit\((?:…|\.\.\.), (\w+=[^()]*)\)": r"\1",
     r"\broot=": "image_root=",
     r"\bpath=": "out=",
+    r"\bunknown=…": "--unknown",
+    r"\bfalse_alarm_rate\b": "--false-alarm-rate",
     r"\blabel_column\b": "--label",
     r"(?<![-\w])tuning_data\b": "the folder val/",
     r"(?<![-\w])train_data\b": "the training data",
@@ -42,13 +44,7 @@ def flag_of(name: str) -> str:
 
 
 def in_cli_words(message: str) -> str:
-    """Write arguments of Python in a message as the command line does.
-
-    Examples
-    --------
-    >>> in_cli_words("refit_full=True is not supported together with ensemble=3; pass tuning_data")
-    '--refit-full is not supported together with --ensemble 3; pass the folder val/'
-    """
+    """Write arguments of Python in a message as the command line does."""
     from saccade.fit.config_file import FitConfig
     from saccade.fit.options import options_of
 

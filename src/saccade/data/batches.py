@@ -40,14 +40,6 @@ class Batches:
 
     Batch sizes are equal up to one image, since a last batch of one image would break batch norm. `num_parts` is the
     number of passes over all images, 1 without `most_in_pass`; `waited_s` the seconds of waiting in the last pass.
-
-    Examples
-    --------
-    >>> photos = [np.zeros((40, 30, 3), np.uint8)] * 5
-    >>> crop = lambda x_CHW: x_CHW[:, :16, :16]
-    >>> batches = Batches(photos, np.arange(5), np.zeros(5), crop, 4, (0.5,) * 3, (0.5,) * 3)
-    >>> [tuple(x.shape) for x, y in batches.in_order()]
-    [(3, 3, 16, 16), (2, 3, 16, 16)]
     """
 
     def __init__(

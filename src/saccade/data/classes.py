@@ -20,11 +20,7 @@ def are_numbers_of_classes(labels: pd.Series[Any], classes: Sequence[str] | None
 
 
 def whole_numbers(labels: pd.Series[Any]) -> pd.Series[Any]:
-    """Return whole numbers that are stored as floats as integers, and other labels as they are.
-
-    >>> whole_numbers(pd.Series([0.0, 1.0])).tolist(), whole_numbers(pd.Series([0.5, 1.0])).tolist()
-    ([0, 1], [0.5, 1.0])
-    """
+    """Return whole numbers that are stored as floats as integers, and other labels as they are."""
     if not pd.api.types.is_float_dtype(labels) or are_values(labels):
         return labels
     return labels.astype("Int64" if labels.isna().any() else "int64")

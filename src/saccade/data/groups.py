@@ -127,9 +127,6 @@ def suggested_groups(images: Sequence[Any], labels: Sequence[Any] | None) -> lis
 
     In ``patient12_03.jpg`` the group is ``patient12_``: an identifier with a digit before a last number. Dates are no
     identifiers. Groups are suggested only if they are frequent, and at least twice as many as labels.
-
-    >>> suggested_groups([f"patient{i // 3}_{i % 3}.jpg" for i in range(12)], list("ab") * 6)[:4]
-    ['patient0_', 'patient0_', 'patient0_', 'patient1_']
     """
     if len(images) > MAX_IMAGES:
         return None

@@ -96,11 +96,7 @@ def split_by_time(
 
 
 def joined_groups(num_images: int, *groups: Groups) -> Positions:
-    """Return one group number per image, equal for images that any of the `groups` keeps together, also by a chain.
-
-    >>> joined_groups(4, ["a", "a", "b", ""], [1, 2, 2, 3]).tolist()
-    [0, 0, 0, 3]
-    """
+    """Return one group number per image, equal for images that any of the `groups` keeps together, also by a chain."""
     codes = [_group_numbers(num_images, each)[0] for each in groups if each is not None]
     joined, before = np.arange(num_images), None
     while before is None or (joined != before).any():

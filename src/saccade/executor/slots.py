@@ -113,11 +113,6 @@ def plan_workers(
     `warn` is called with the reason, so that a script for a large machine also runs on a small one. `num_trials` and
     `max_threads` are upper bounds of workers and of their threads. Raises a HyperparameterError for an invalid
     `ngpus_per_trial`.
-
-    Examples
-    --------
-    >>> [slot.device for slot in plan_workers(16, 2, ngpus_per_trial=0.5)]
-    ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
     """
     if ngpus_per_trial is not None:
         is_number = isinstance(ngpus_per_trial, int | float) and not isinstance(ngpus_per_trial, bool)

@@ -12,7 +12,6 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -63,21 +62,25 @@ def near_duplicates(
             pair = (min(one, other), max(one, other)) if among is None else (one, other)
             candidates[pair] = float(cosines[one, column])
     one_of, other_of = _pictures(images), _pictures(others)
-    pairs = []
-    for (one, other), cosine in sorted(candidates.items()):
-        found = agreement(one_of(one), other_of(other))
+    pairs, facts = [], []
+    for pair, cosine in sorted(candidates.items()):
+        found = agreement(one_of(pair[0]), other_of(pair[1]))
         if found.correlation >= PIXEL_THRESHOLD:
-            pairs.append(_Pair(one, other, cosine, found.correlation, found.is_mirrored))
-    pairs.sort(key=lambda pair: (-pair.pixel_similarity, -pair.similarity))
-    return _table(images, others, pairs)
-
-
-class _Pair(NamedTuple):
-    one: int
-    other: int
-    similarity: float
-    pixel_similarity: float
-    is_mirrored: bool
+            pairs.append(pair)
+            facts.append((cosine, found.correlation, found.is_mirrored))
+    order = sorted(range(len(pairs)), key=lambda row: (-facts[row][1], -facts[row][0]))
+    columns: dict[str, list[object]] = {}
+    for side, (prefix, embedded) in enumerate((("", images), ("other_", others))):
+        examples, numbers = embedded.examples, [pairs[row][side] for row in order]
+        columns[f"{prefix}index"] = [examples.index[number] for number in numbers]
+        columns[f"{prefix}image"] = [image_name(examples.images[number], number) for number in numbers]
+        if isinstance(examples.labels, pd.Series):
+            columns[f"{prefix}label"] = [examples.labels.iloc[number] for number in numbers]
+    types = {"similarity": float, "pixel_similarity": float, "is_mirrored": bool}
+    columns |= {name: [facts[row][place] for row in order] for place, name in enumerate(types)}
+    frame: pd.DataFrame = pd.DataFrame(columns)
+    table: pd.DataFrame = frame.astype({"image": object, "other_image": object, **types})
+    return table
 
 
 def _pictures(images: EmbeddedImages) -> Callable[[int], Picture]:
@@ -95,23 +98,6 @@ def _pictures(images: EmbeddedImages) -> Callable[[int], Picture]:
             ) from None
 
     return of
-
-
-def _table(images: EmbeddedImages, others: EmbeddedImages, pairs: list[_Pair]) -> pd.DataFrame:
-    columns: dict[str, list[object]] = {}
-    sides = (("", images, [pair.one for pair in pairs]), ("other_", others, [pair.other for pair in pairs]))
-    for prefix, side, numbers in sides:
-        examples = side.examples
-        columns[f"{prefix}index"] = [examples.index[number] for number in numbers]
-        columns[f"{prefix}image"] = [image_name(examples.images[number], number) for number in numbers]
-        if isinstance(examples.labels, pd.Series):
-            columns[f"{prefix}label"] = [examples.labels.iloc[number] for number in numbers]
-    types = {"similarity": float, "pixel_similarity": float, "is_mirrored": bool}
-    for name in types:
-        columns[name] = [getattr(pair, name) for pair in pairs]
-    frame: pd.DataFrame = pd.DataFrame(columns)
-    table: pd.DataFrame = frame.astype({"image": object, "other_image": object, **types})
-    return table
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,17 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from saccade.checks import fraction
+from saccade.autosearch.machine_speed import gmacs_per_second
+from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
+from saccade.data.examples import (
+    Examples,
+    ImageLike,
+    check_label_column,
+    labelled_table,
+    read_examples,
+    read_labelled_examples,
+)
 from saccade.data.groups import with_groups, with_times
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import (
@@ -28,6 +36,7 @@ from saccade.errors import (
     HyperparameterError,
     NotFittedError,
     SavedPredictorError,
+    SuggestingClass,
     explained_file_errors,
     suggests_names,
 )
@@ -40,7 +49,7 @@ from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
 from saccade.inference.evaluation import TABLES, evaluation
-from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.feature_bank import FALSE_ALARM_RATE, FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor
@@ -57,11 +66,13 @@ from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
+from saccade.numerics.device import choose_device
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
+from saccade.study.objectives import speed_limits
 from saccade.tasks.metrics import EvalMetric, make_metric
 from saccade.training.recipes.default_space import default_space
 from saccade.training.recipes.recipe import canonical, recipe_space
@@ -72,7 +83,7 @@ if TYPE_CHECKING:
 
 @suggests_names(places_of_arguments)
 @runs_in(preserved_global_state, explained_file_errors)
-class ImagePredictor:
+class ImagePredictor(metaclass=SuggestingClass):
     """Finds the best image classifier within a time limit, and predicts with it.
 
     Threads may share a fitted predictor. A pickle of it refers to its folder; to move a predictor, use `save`.
@@ -200,8 +211,8 @@ class ImagePredictor:
     @document_options
     def fit(
         self,
-        train_data: pd.DataFrame,
-        tuning_data: pd.DataFrame | None = None,
+        train_data: pd.DataFrame | str | Path,
+        tuning_data: pd.DataFrame | str | Path | None = None,
         time_limit: float | str | None = "auto",
         presets: str | Sequence[str] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
@@ -211,9 +222,10 @@ class ImagePredictor:
 
         Parameters
         ----------
-        train_data : ImageDataset or DataFrame
-            A column of images (paths or bytes) and one of labels.
-        tuning_data : ImageDataset or DataFrame or None
+        train_data : ImageDataset, DataFrame, str or Path
+            A column of images (paths or bytes) and one of labels. Or the path of a folder of classes, of an archive of
+            such folders, or of a CSV file, whose paths are relative to its folder.
+        tuning_data : ImageDataset, DataFrame, str, Path or None
             Validation images; None holds out a fraction of `train_data`.
         **kwargs
             The other options of `saccade.fit.options.FitOptions`. `hyperparameter_tune_kwargs` may hold the options of
@@ -235,8 +247,8 @@ class ImagePredictor:
 
     def _fit(
         self,
-        train_data: pd.DataFrame,
-        tuning_data: pd.DataFrame | None,
+        train_data: pd.DataFrame | str | Path,
+        tuning_data: pd.DataFrame | str | Path | None,
         kwargs: dict[str, Any],
         start_s: float,
         earlier: EarlierRun | None,
@@ -257,6 +269,7 @@ class ImagePredictor:
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
         label = _checked_label(self.label)
+        train_data, tuning_data = labelled_table(train_data, label), labelled_table(tuning_data, label)
         check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
         train = with_groups(train, settings.groups, train_data, "train_data", is_complete=True)
@@ -445,7 +458,7 @@ class ImagePredictor:
         saved = self._saved
         if unknown is not None:
             saved.problem.require_one_class("unknown=…")
-            false_alarm_rate = 0.05 if false_alarm_rate is None else false_alarm_rate
+            false_alarm_rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
             self._bank().threshold(false_alarm_rate)  # raises an error before images are read
         elif false_alarm_rate is not None:
             raise HyperparameterError(
@@ -595,7 +608,7 @@ class ImagePredictor:
 
     def evaluate(
         self,
-        data: pd.DataFrame,
+        data: pd.DataFrame | str | Path,
         metrics: str | Sequence[str | Callable[..., float]] | None = None,
         *,
         interval: float | None = None,
@@ -608,8 +621,8 @@ class ImagePredictor:
 
         Parameters
         ----------
-        data : ImageDataset or DataFrame
-            Images with labels.
+        data : ImageDataset, DataFrame, str or Path
+            Images with labels; a path as in `fit`.
         metrics : list of str or callable, str, or None
             The metrics to return instead of the usual ones: as `eval_metric`, and as tables ``"confusion_matrix"`` and
             ``"classification_report"`` (precision, recall and F1 score of each class).
@@ -664,15 +677,16 @@ class ImagePredictor:
         Returns
         -------
         dict
-            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
-            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
-            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
-            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial`` says
-            why the best trial is not the predictor if its score is higher. ``temperature`` and ``logit_adjustment`` are
-            those of the calibration. ``left_out`` has ``num_unreadable`` images, how often each of the ``reasons``
-            occurs, and the ``classes`` without a readable training image. About the search: ``best_trial``,
-            ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds),
-            ``fit_history`` (with its score as ``best_reward``) and more.
+            About this predictor: ``result`` (one line of text), ``images_per_s`` (its throughput on this machine in
+            batches of 32, as the fit measured it, decoding excluded; None if unknown), ``valid_acc`` and
+            ``valid_score`` on the validation images, ``valid_score_how`` (how they were measured), ``train_acc`` of its
+            first network, and ``ensemble``, a dict with ``trial``, ``model`` and ``weight`` for each member (empty for
+            a single network). ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting;
+            ``why_not_best_trial`` says why the best trial is not the predictor if its score is higher. ``temperature``
+            and ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, how often
+            each of the ``reasons`` occurs, and the ``classes`` without a readable training image. About the search:
+            ``best_trial``, ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time``
+            (seconds), ``fit_history`` (with its score as ``best_reward``) and more.
         """
         return {**self._saved.summary, "result": self._saved.result}
 
@@ -851,6 +865,7 @@ class ImagePredictor:
     def choose(
         self,
         *,
+        min_images_per_s: float | None = None,
         max_latency_ms: float | None = None,
         max_params: float | None = None,
         max_bytes: float | None = None,
@@ -865,8 +880,10 @@ class ImagePredictor:
 
         Parameters
         ----------
+        min_images_per_s : float or None
+            Throughput in images per second, as measured by the search, decoding excluded.
         max_latency_ms : float or None
-            Milliseconds for an image, as measured on the machine of the search.
+            Milliseconds for a single image, measured in the same way.
         max_params, max_bytes : float or None
             Parameters of the network, and bytes of its weights.
         min_score : float or None
@@ -886,7 +903,11 @@ class ImagePredictor:
         >>> quick = predictor.choose(max_latency_ms=5)                  # doctest: +SKIP
         """
         saved = self._saved
-        limits = {"latency_ms": max_latency_ms, "num_params": max_params, "num_bytes": max_bytes}
+        if min_images_per_s is not None:
+            real_number("min_images_per_s", min_images_per_s, "a positive number", above=0)
+        sizes = {"num_params": max_params, "num_bytes": max_bytes}
+        limits = speed_limits(min_images_per_s, max_latency_ms)
+        limits |= {name: limit for name, limit in sizes.items() if limit is not None}
         found = saved.chosen(choose(saved.choices, limits, min_score))
         if found.blueprint.architecture is None and found.net is None:
             found = found.with_network(net)
@@ -1056,7 +1077,13 @@ def _default_hyperparameters(
     if is_named:
         return {"epochs": 15 if is_gpu else 5, "seed": settings.random_state}
     weights = Path(settings.weights).expanduser() if settings.weights else None
-    space = default_space(train.images, weights=weights, is_gpu=is_gpu, time_limit_s=limit_s)
+    space = default_space(
+        train.images,
+        weights=weights,
+        is_gpu=is_gpu,
+        time_limit_s=limit_s,
+        gmacs_per_s=lambda: gmacs_per_second(choose_device("cpu" if settings.ngpus_per_trial == 0 else None).type),
+    )
     if has_small_networks:
         space["model"] = Categorical(*small_networks(weights))
     if given & {"in_chans", "train_transform"}:  # colours that augmentation does not know

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from saccade.errors import SpaceError
 from saccade.events import Event
 from saccade.space import Dict, encode, to_optuna
-from saccade.study.json_values import to_json_value
+from saccade.study.event_log import to_json_value
 from saccade.study.trial import Status, Trial
 
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from saccade.events import (
     JobDone,
     JobFailed,
     JobStarted,
+    NetworksScreened,
     Progressed,
     RunFinished,
     RunPlanned,
@@ -66,6 +67,13 @@ class ProgressDisplay:
                 self._print(2, f"{event.problem}, metric {event.metric}, {event.device}, trials {event.executor}")
                 self._print(2, f"[dim]networks: {escape(', '.join(event.networks))}[/dim]")
                 self._print(2, event.advice)
+            case NetworksScreened():
+                kept = ", ".join(f"{name} {_number(score)}" for name, score in event.scores.items())
+                text = f"kept {len(event.scores)} of {event.num_networks} networks by short probes: {kept}"
+                text = text if event.scores else "no short probe was complete, so no network was dropped by its score"
+                self._print(2, f"{escape(text)}  [dim]{_seconds(event.seconds)}[/dim]")
+                for name, reason in event.left_out.items():
+                    self._print(3, f"[dim]{escape(f'{name} was not probed: {reason}')}[/dim]")
             case Progressed():
                 self._bar(event.what, event.what, event.done, event.total)
             case DataReady():

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from saccade.errors import DataError, RunInUseError, SaccadeError
 from saccade.events import Event, JobDone, JobFailed
-from saccade.study.json_values import LostObjectError
+from saccade.study.event_log import LostObjectError
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import replace_durably
 

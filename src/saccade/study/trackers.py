@@ -14,7 +14,7 @@ from typing import Any
 
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone, Event, Listener, RunStarted, TrialCreated
-from saccade.study.json_values import to_json_value
+from saccade.study.event_log import to_json_value
 from saccade.study.registry import Registry
 
 

@@ -33,16 +33,6 @@ class Problem(ABC):
     """A prediction task: which labels exist, and what the outputs of a network mean.
 
     Use `Problem.of` to create one from labels.
-
-    Examples
-    --------
-    >>> from saccade.tasks.problem import Problem
-    >>> problem = Problem.of(["cat", "dog", "cat"])
-    >>> problem.type, problem.encode(["dog", "cat"]).tolist()
-    ('binary', [1, 0])
-    >>> problem = Problem.of([["cat", "dog"], ["cow"], []])
-    >>> problem.type, problem.encode([["cow", "cat"]]).tolist()
-    ('multilabel', [[1.0, 1.0, 0.0]])
     """
 
     type: ClassVar[ProblemType]
@@ -249,9 +239,10 @@ class Problem(ABC):
         """Return the log-loss of each image, or the squared standardised error, of shape (num_images,)."""
         return self.term_losses(self.loss_terms(predictions, targets))
 
-    @abstractmethod
     def are_right(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return whether the predicted label, or all labels of an image, are right: bool of shape (num_images,)."""
+        same = np.asarray(self.predicted_labels(predictions) == self.true_labels(targets))
+        return np.asarray(same.all(1)) if same.ndim > 1 else same
 
     # Calibration, thresholds, conformal sets
 

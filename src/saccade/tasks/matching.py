@@ -16,11 +16,7 @@ from saccade.tasks.problem import Problem
 
 
 def names_of_classes(classes: Sequence[Label], class_names: Sequence[str] | None) -> list[str]:
-    """Return the name of each class: class numbers are looked up in `class_names`, other labels are taken as text.
-
-    >>> names_of_classes([0, 2], ["ant", "bee", "cow"]), names_of_classes([5.0, 7.5], None)
-    (['ant', 'cow'], ['5.0', '7.5'])
-    """
+    """Return the name of each class: class numbers are looked up in `class_names`, other labels are taken as text."""
     if class_names and all(isinstance(label, int) for label in classes):
         return [class_names[int(label)] for label in classes]
     return [str(label) for label in classes]
@@ -75,13 +71,6 @@ def widened(
     """Return a problem that has the classes of further images as well, matched by name, and the names of its numbers.
 
     Raises a DataError if the classes are numbers without names, and the images have a class that is not a number.
-
-    Examples
-    --------
-    >>> further = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series([0, 1]), ["ant", "dog"])
-    >>> problem, names = widened(Problem.of([0, 1]), ["cat", "dog"], further)
-    >>> problem.classes, names
-    ((0, 1, 2), ['cat', 'dog', 'ant'])
     """
     names = None if class_names is None else list(class_names)
     labels = examples.labels

@@ -292,9 +292,6 @@ class Multilabel(Classification):
     def loss_terms(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.asarray(np.where(targets > 0, predictions, 1 - predictions).astype(np.float64))
 
-    def are_right(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return np.asarray(((predictions >= THRESHOLD) == (targets > 0)).all(1))
-
     def logits(self, probabilities: torch.Tensor) -> torch.Tensor:
         p, least = probabilities.double(), torch.finfo(torch.float32)
         return p.clamp_min(least.tiny).log() - (1 - p).clamp_min(least.eps / 4).log()
@@ -398,9 +395,6 @@ class Regression(Problem):
 
     def term_losses(self, terms: np.ndarray) -> np.ndarray:
         return np.asarray((terms**2).mean(-1))
-
-    def are_right(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return np.asarray(predictions[:, 0] == self.true_labels(targets))
 
     def conformity(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         return np.asarray(-np.abs(predictions[:, 0] - self.true_labels(targets)))

@@ -241,7 +241,8 @@ class Trainer:
             state = self.state_dict()
             checkpoint = self.files.put(self.trial, LAST, epoch, lambda path: save_state(path, state))
         write_s = time.perf_counter() - write_start_s
-        costs = network_costs(self.classifier, self.task.costs)
+        names = dict.fromkeys(["image_ms", *self.task.costs])
+        costs = network_costs(self.classifier, list(names), self.validation.batches)
         metrics = {**metrics, **costs, "train_s": train_s, "val_s": val_s, "write_s": write_s}
         seconds = time.perf_counter() - start_s
         return EpochDone(self.trial, epoch, score, seconds, metrics, checkpoint, is_last)
