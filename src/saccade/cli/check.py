@@ -48,8 +48,9 @@ def check(
     It finds unreadable files, duplicates, images in both the training and the test set, and tiny classes. The exit code
     is 1 if a finding is an error, because scores would be misleading, or if files of a table are missing; else 0.
     """
-    from saccade.cli.inputs import TableColumns, is_table, label_columns
+    from saccade.cli.inputs import TableColumns, label_columns
     from saccade.data.decoding import is_url
+    from saccade.data.sources.tables import is_table
     from saccade.data.sources.unreadable import NO_FILE, describe_unreadable
 
     check_output(csv)
@@ -80,8 +81,9 @@ def check(
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
     """Return the images of each split; images outside of class folders have no labels."""
-    from saccade.cli.inputs import is_table, read_splits
+    from saccade.cli.inputs import read_splits
     from saccade.data.dataset import ImageDataset
+    from saccade.data.sources.tables import is_table
 
     try:
         splits = read_splits(data, columns)

@@ -20,6 +20,14 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write a table: image, label, and p_<class> for each class."),
     ] = None,
+    unknown: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Label for images that are unlike the training images."),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Part of known images that get the label --unknown; 0.05 if not given."),
+    ] = None,
 ) -> None:
     """Print the label of each image, and its probability.
 
@@ -28,14 +36,19 @@ def predict(
     import pandas as pd  # slow to import, as torch is
 
     from saccade.cli.inputs import read_files
+    from saccade.inference.feature_bank import FALSE_ALARM_RATE
     from saccade.predictor import ImagePredictor
     from saccade.report.figures import UNREADABLE
 
     check_output(csv)
     predictor = ImagePredictor.load(run, verbosity=2 if csv else 1)
+    predictor.predict([], unknown=unknown, false_alarm_rate=false_alarm_rate)  # raises an error if they are invalid
     files = read_files(images)
-    found = predictor.pipeline.predict(files, verbosity=predictor.verbosity)
+    rate = FALSE_ALARM_RATE if unknown is not None and false_alarm_rate is None else false_alarm_rate
+    found = predictor.pipeline.predict(files, verbosity=predictor.verbosity, false_alarm_rate=rate)
     names = [None if each is None else ",".join(each) for each in found.names(predictor.class_names)]
+    for row in found.unknown.nonzero()[0]:
+        names[row] = unknown
     if csv is None:
         shown = [
             (printable(file), UNREADABLE if name is None else name, "" if p is None else f"{p:.3f}")
@@ -81,7 +94,8 @@ def explain(
 
     Unreadable images are listed; it is an error only if all images are unreadable.
     """
-    from saccade.cli.inputs import is_table, read_files, read_splits
+    from saccade.cli.inputs import read_files, read_splits
+    from saccade.data.sources.tables import is_table
     from saccade.predictor import ImagePredictor
     from saccade.report.figures import UNREADABLE, reasons_figure
 

@@ -26,6 +26,8 @@ _PYTHON = {
     r"fit\((?:…|\.\.\.), (\w+=[^()]*)\)": r"\1",
     r"\broot=": "image_root=",
     r"\bpath=": "out=",
+    r"\bunknown=…": "--unknown",
+    r"\bfalse_alarm_rate\b": "--false-alarm-rate",
     r"\blabel_column\b": "--label",
     r"(?<![-\w])tuning_data\b": "the folder val/",
     r"(?<![-\w])train_data\b": "the training data",

@@ -18,7 +18,14 @@ from saccade.data.sources.sources import as_frame, as_images, check_column, list
 from saccade.data.sources.splits import choose_splits, class_folder, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
 from saccade.data.splitting import split_parts
-from saccade.errors import DataError, DataWarning, UnknownNameError, explained_file_errors, suggests_names
+from saccade.errors import (
+    DataError,
+    DataWarning,
+    SuggestingClass,
+    UnknownNameError,
+    explained_file_errors,
+    suggests_names,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -32,7 +39,7 @@ FolderLabels = Literal["names", "numbers"]
 
 
 @suggests_names()
-class ImageDataset(pd.DataFrame):
+class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
     """A `pandas.DataFrame` with one row per image.
 
     Slicing, sampling, concatenating, merging, copying and pickling return an `ImageDataset` with the same classes.

@@ -20,7 +20,7 @@ from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.deadline import Deadline
-from saccade.errors import DataError, SaccadeError, explained_file_errors
+from saccade.errors import DataError, SaccadeError, WeightsNotFoundError, explained_file_errors
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
@@ -293,6 +293,8 @@ def _checked(
     ask_hub_again()
     FeatureCache.from_environment()  # raises if its limit is not a number
     weights, warning = request.weights, ""
+    if weights is not None and not weights.exists():
+        raise WeightsNotFoundError(f"weights={str(weights)!r} does not exist; pass a file or a folder of weights")
     if may_replace_networks and not request.is_model_named:
         space, warning = fall_back_to_available_models(
             request.space, weights, deadline.seconds_left(), is_single=request.trains_once

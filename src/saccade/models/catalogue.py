@@ -98,7 +98,9 @@ def resolve_name(name: str) -> str:
         # Of a family, the first in natural order: efficientnet_b0 before efficientnet_b1 and efficientnet_l2.
         family = [each for each in alike if published_top1(each) is not None]
         family.sort(key=lambda each: [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", each)])
-        similar = (family or alike)[:3] or near_names(head, known)
+        plain = head.replace("-", "_")  # ViT-B/16, or microsoft/resnet-50
+        similar = (family or alike)[:3] or near_names(plain.replace("/", "_"), known)
+        similar = similar or near_names(plain.rpartition("/")[2], known)
         advice = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
     architecture = split_name(current)[0]

@@ -21,7 +21,14 @@ from PIL import Image
 from saccade.autosearch.machine_speed import gmacs_per_second
 from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
+from saccade.data.examples import (
+    Examples,
+    ImageLike,
+    check_label_column,
+    labelled_table,
+    read_examples,
+    read_labelled_examples,
+)
 from saccade.data.groups import with_groups, with_times
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import (
@@ -29,6 +36,7 @@ from saccade.errors import (
     HyperparameterError,
     NotFittedError,
     SavedPredictorError,
+    SuggestingClass,
     explained_file_errors,
     suggests_names,
 )
@@ -41,7 +49,7 @@ from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
 from saccade.inference.evaluation import TABLES, evaluation
-from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.feature_bank import FALSE_ALARM_RATE, FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor
@@ -75,7 +83,7 @@ if TYPE_CHECKING:
 
 @suggests_names(places_of_arguments)
 @runs_in(preserved_global_state, explained_file_errors)
-class ImagePredictor:
+class ImagePredictor(metaclass=SuggestingClass):
     """Finds the best image classifier within a time limit, and predicts with it.
 
     Threads may share a fitted predictor. A pickle of it refers to its folder; to move a predictor, use `save`.
@@ -203,8 +211,8 @@ class ImagePredictor:
     @document_options
     def fit(
         self,
-        train_data: pd.DataFrame,
-        tuning_data: pd.DataFrame | None = None,
+        train_data: pd.DataFrame | str | Path,
+        tuning_data: pd.DataFrame | str | Path | None = None,
         time_limit: float | str | None = "auto",
         presets: str | Sequence[str] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
@@ -214,9 +222,10 @@ class ImagePredictor:
 
         Parameters
         ----------
-        train_data : ImageDataset or DataFrame
-            A column of images (paths or bytes) and one of labels.
-        tuning_data : ImageDataset or DataFrame or None
+        train_data : ImageDataset, DataFrame, str or Path
+            A column of images (paths or bytes) and one of labels. Or the path of a folder of classes, of an archive of
+            such folders, or of a CSV file, whose paths are relative to its folder.
+        tuning_data : ImageDataset, DataFrame, str, Path or None
             Validation images; None holds out a fraction of `train_data`.
         **kwargs
             The other options of `saccade.fit.options.FitOptions`. `hyperparameter_tune_kwargs` may hold the options of
@@ -238,8 +247,8 @@ class ImagePredictor:
 
     def _fit(
         self,
-        train_data: pd.DataFrame,
-        tuning_data: pd.DataFrame | None,
+        train_data: pd.DataFrame | str | Path,
+        tuning_data: pd.DataFrame | str | Path | None,
         kwargs: dict[str, Any],
         start_s: float,
         earlier: EarlierRun | None,
@@ -260,6 +269,7 @@ class ImagePredictor:
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
         label = _checked_label(self.label)
+        train_data, tuning_data = labelled_table(train_data, label), labelled_table(tuning_data, label)
         check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
         train = with_groups(train, settings.groups, train_data, "train_data", is_complete=True)
@@ -448,7 +458,7 @@ class ImagePredictor:
         saved = self._saved
         if unknown is not None:
             saved.problem.require_one_class("unknown=…")
-            false_alarm_rate = 0.05 if false_alarm_rate is None else false_alarm_rate
+            false_alarm_rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
             self._bank().threshold(false_alarm_rate)  # raises an error before images are read
         elif false_alarm_rate is not None:
             raise HyperparameterError(
@@ -598,7 +608,7 @@ class ImagePredictor:
 
     def evaluate(
         self,
-        data: pd.DataFrame,
+        data: pd.DataFrame | str | Path,
         metrics: str | Sequence[str | Callable[..., float]] | None = None,
         *,
         interval: float | None = None,
@@ -611,8 +621,8 @@ class ImagePredictor:
 
         Parameters
         ----------
-        data : ImageDataset or DataFrame
-            Images with labels.
+        data : ImageDataset, DataFrame, str or Path
+            Images with labels; a path as in `fit`.
         metrics : list of str or callable, str, or None
             The metrics to return instead of the usual ones: as `eval_metric`, and as tables ``"confusion_matrix"`` and
             ``"classification_report"`` (precision, recall and F1 score of each class).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
 from os import PathLike
@@ -14,16 +15,17 @@ def download(
 ) -> str:
     """Download a file from an ``http://``, ``https://`` or ``file://`` URL, and return its path.
 
-    `path` is the file to write, or an existing folder, by default the working directory, in which the file has the name
-    of the URL. A file that exists is kept, unless `overwrite`, or if its SHA-1 digest is not `sha1_hash`. Raises a
-    DownloadError if it cannot be downloaded, or has another digest.
+    `path` is the file to write, or a folder, in which the file has the name of the URL: an existing one, a path with a
+    slash at its end, or by default the working directory. A file that exists is kept, unless `overwrite`, or if its
+    SHA-1 digest is not `sha1_hash`. Raises a DownloadError if it cannot be downloaded, or has another digest.
     """
     from saccade.data.sources.download import fetch  # lazily, as tuning does without it
     from saccade.errors import DownloadError
 
     name = url.partition("?")[0].partition("#")[0].rstrip("/").rpartition("/")[2]
     file = Path(name) if path is None else Path(path).expanduser()
-    file = file / name if file.is_dir() else file
+    is_folder = file.is_dir() or str(path).endswith(("/", os.sep))
+    file = file / name if is_folder else file
     if overwrite or not file.is_file() or (sha1_hash and not _has_sha1(file, sha1_hash)):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download_", dir=file.parent) as folder:
