@@ -217,6 +217,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
     [
         (FULL, None, DiskFullError, "The disk is full. Make room"),
         (FULL, Path("run"), DiskFullError, "The disk of run is full. Make room"),
+        (OSError(errno.ENOSPC, "No space", "from", None, "to"), None, DiskFullError, "The disk of to is full"),
         (
             PermissionError(errno.EACCES, "Permission denied", "x.csv"),
             None,

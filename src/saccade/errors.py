@@ -189,6 +189,7 @@ def explained_file_errors(
         if where is not None and len(str(where)) > 1000:  # the text of something else, given as a path
             where = f"{str(where)[:100]}…"
         if is_disk_full(error):
+            where = (found and found.filename2) or where  # the target of a copy
             disk = "The disk is full" if where is None else f"The disk of {where} is full"
             raise DiskFullError(f"{disk}. Make room, or pass a path on another disk. {advice}".strip()) from error
         if found is None or (found.errno is None and type(found) not in (*_ADVICE, PermissionError)):

@@ -46,7 +46,7 @@ def check(
     """Check images for problems.
 
     It finds unreadable files, duplicates, images in both the training and the test set, and tiny classes. The exit code
-    is 1 if a finding is an error, because scores would be misleading, or if files of a table are missing; else 0.
+    is 1 if a finding is an error, because scores would be misleading; 2 if files of a table are missing; else 0.
     """
     from saccade.cli.inputs import TableColumns, label_columns
     from saccade.data.decoding import is_url

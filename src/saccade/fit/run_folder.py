@@ -200,14 +200,12 @@ def root_of(folder: Path) -> Path:
 
 def is_finished(folder: Path) -> bool:
     """Return whether the run in a folder has its predictor, and neither it nor a newer run there was interrupted."""
-    if (folder / NEW / RUN).is_file() or (folder / MOVING).is_dir():
+    if (folder / NEW / RUN).is_file() or (folder / MOVING).is_dir() or not has_predictor(folder):
         return False
     try:
         record = json.loads((folder / PREDICTOR_FOLDER / DESCRIPTION).read_bytes())
         return not record["summary"].get(INTERRUPTED, False)
-    except OSError:
-        return False
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return True  # damaged, which is reported when the predictor is read
 
 

@@ -224,7 +224,7 @@ def screen_networks(
         is_long = has_time or bool(downloads.networks)
         if is_auto and is_probed and is_long and all(isinstance(name, str) for name in networks):
             start_s = time.perf_counter()
-            screening = Screening(space, task, deadline, notify)
+            screening = Screening(space, task, deadline, notify, request.settings.limits)
             found = screening.run(networks, downloads, always)
             scores = {name: network.score for name, network in found.items()}
             notify(NetworksScreened(dict(scores), len(networks), time.perf_counter() - start_s, screening.left_out))

@@ -338,7 +338,8 @@ def empty_classifier(
     """Build a blueprint's network, into which all weights are to be loaded; `own` is a network of the user's own."""
     num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size
     if blueprint.architecture is None:
-        assert own is not None, "a network of the user's own is required"
+        if own is None:
+            raise SavedPredictorError("it names no network, and there is none of the user's own")
         network = build_custom_network(own, num_outputs, in_chans, blueprint.input.img_size)
     else:
         network = build_network(

@@ -367,16 +367,19 @@ def _search_packages(architecture: str, tried: list[str]) -> Path | None:
     name = f"{architecture}.{weights.tag}{SUFFIX}"
     try:
         weights.verified_path()
-        folder = cache_folder() / "weights" / weights.sha256[:16]
+        cache = cache_folder()
+        folder = cache / "weights" / weights.sha256[:16]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock", timeout=LOCK_TIMEOUT_S):
-                if not _is_whole(folder / name):
-                    write_weights(folder / name, read_embedded(architecture))
+            if cache not in _private_folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(folder / "lock", timeout=LOCK_TIMEOUT_S):
+                    if not _is_whole(folder / name):
+                        write_weights(folder / name, read_embedded(architecture))
         except (OSError, NotImplementedError, SafetensorError) as error:
-            folder = _private_folder(cache_folder(), _first_line(error))
-            if not (folder / name).exists():
-                write_weights(folder / name, read_embedded(architecture))
+            _make_private_folder(cache, _first_line(error))
+        folder = _private_folders.get(cache, folder)
+        if not (folder / name).exists():
+            write_weights(folder / name, read_embedded(architecture))
     except WeightsNotFoundError as error:
         tried.append(str(error))
         return None
@@ -403,17 +406,15 @@ def _has_right_checksum(path: Path, _modified_ns: int, _num_bytes: int) -> bool:
 _private_folders: dict[Path, Path] = {}
 
 
-def _private_folder(cache: Path, reason: str) -> Path:
-    """Return a folder of this process for converted weights, because the cache cannot be written."""
-    if cache not in _private_folders:
-        warnings.warn(
-            f"Pretrained weights are converted again in each process, because the cache folder {cache} cannot be "
-            f"written ({reason}). Set SACCADE_CACHE to another folder.",
-            stacklevel=2,
-        )
-        _private_folders[cache] = Path(tempfile.mkdtemp(prefix="saccade-weights-"))
-        atexit.register(shutil.rmtree, _private_folders[cache], ignore_errors=True)
-    return _private_folders[cache]
+def _make_private_folder(cache: Path, reason: str) -> None:
+    """Make a folder of this process for converted weights, because the cache cannot be written."""
+    warnings.warn(
+        f"Pretrained weights are converted again in each process, because the cache folder {cache} cannot be "
+        f"written ({reason}). Set SACCADE_CACHE to another folder.",
+        stacklevel=2,
+    )
+    _private_folders[cache] = Path(tempfile.mkdtemp(prefix="saccade-weights-"))
+    atexit.register(shutil.rmtree, _private_folders[cache], ignore_errors=True)
 
 
 def hub_endpoint() -> str:

@@ -84,6 +84,23 @@ def test_networks_that_must_stay_are_not_dropped(
     assert LEAST_KEPT <= len(found) <= MOST_KEPT + 1
 
 
+@pytest.mark.parametrize(("loads", "kept"), [([0.5, 3.0, 1.0, 2.0], {"0", "2"}), ([5.0, 3.0, 4.0, 9.0], {"1"})])
+def test_networks_beyond_the_limits_are_left_out_or_else_all_but_the_nearest(
+    make_task: Callable[..., ImageTask],
+    monkeypatch: pytest.MonkeyPatch,
+    events: list[Event],
+    loads: list[float],
+    kept: set[str],
+) -> None:
+    monkeypatch.setattr(
+        Screening, "_probe", lambda _, name, num, deadline: ScreenedNetwork(0.1, 0.5, 1.0, num, loads[int(name)])
+    )
+    one = screening_of(make_task(), list("0123"), events)
+    assert set(one.run("0123")) == kept
+    assert set(one.left_out) == set("0123") - kept
+    assert set(screening_of(make_task(), list("0123"), events).run("0123", always=["3"])) == kept | {"3"}
+
+
 def test_networks_are_ordered_by_real_probes_whose_features_are_reused(
     make_task: Callable[..., ImageTask],
     tiny_weights: Path,
@@ -97,7 +114,9 @@ def test_networks_are_ordered_by_real_probes_whose_features_are_reused(
     (folder / "test_vit.safetensors").write_bytes(b"damaged")
     task = make_task(weights=folder)
     made = screening_of(task, ["test_resnet", "test_vit"], events)
+    made.limits = {"image_ms": 1e-6, "latency_ms": 1e9}
     found = made.run(["test_vit", "test_resnet"])
+    assert found["test_resnet"].load > 1e3  # the part of the first limit, in milliseconds
     assert list(found) == ["test_resnet"]
     assert found["test_resnet"].score > 0.7
     assert found["test_resnet"].num_images == len(task.train.indices)

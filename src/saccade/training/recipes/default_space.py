@@ -29,7 +29,7 @@ from saccade.training.recipes.recipe import Recipe, choices
 MAX_NETWORKS = 24  # among which successive probing chooses
 
 # Families of which this many are in every pool that has the time for them, besides one of each other family. No single
-# one is the best on all data (Xu et al., "FEWTRANS", arXiv:2603.00478), and published results say little of the first.
+# one is the best on all data ("FEWTRANS", arXiv:2603.00478), and published results say little of the first.
 PREFERRED = {
     r"_reg4_dinov2\.": 3,
     r"siglip_\d+\.v2_webli": 2,

@@ -9,8 +9,9 @@ first ones of later probes, so nothing is computed twice.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -23,11 +24,13 @@ from saccade.inference.classifier import Classifier
 from saccade.models.downloads import Downloads
 from saccade.numerics.device import Numerics, choose_device, cpu_threads
 from saccade.space import Dict
+from saccade.study.objectives import load
 from saccade.training.probes.heads import HeadFitter
 from saccade.training.probes.probe import cached_features, max_probe_images
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
+from saccade.training.trial.network_costs import network_costs
 from saccade.training.trial.trainer import choose_for_probe
 
 MOST_KEPT, LEAST_KEPT = 6, 3  # networks that are left, by the time that their whole probes take
@@ -48,17 +51,25 @@ class ScreenedNetwork:
     score: float  # of the task's metric on out-of-fold predictions
     image_s: float  # seconds of an image, decoding excluded
     num_images: int
+    load: float = 0.0  # the largest part of a limit that its costs use
 
 
 class Screening:
     """Successive probing of the networks of a search space, whose other hyperparameters are the default ones.
 
-    Networks in `downloads` are probed as soon as their weights are there; others first. Those that fail, are too slow,
-    or do not arrive in time are left out.
+    Networks in `downloads` are probed as soon as their weights are there; others first. Those that fail, are too slow
+    for the deadline or for the `limits` of costs by name, or do not arrive in time are left out.
     """
 
-    def __init__(self, space: Dict, task: ImageTask, deadline: Deadline, notify: Listener) -> None:
-        self.space, self.task, self.deadline, self.notify = space, task, deadline, notify
+    def __init__(
+        self,
+        space: Dict,
+        task: ImageTask,
+        deadline: Deadline,
+        notify: Listener,
+        limits: Mapping[str, float] = MappingProxyType({}),
+    ) -> None:
+        self.space, self.task, self.deadline, self.notify, self.limits = space, task, deadline, notify, limits
         self.left_out: dict[str, str] = {}  # reasons by network
         self._kept: dict[str, Classifier] = {}
         self._image_s: dict[str, float] = {}  # as first measured, since cached features take no time
@@ -75,6 +86,11 @@ class Screening:
         left_s = self.deadline.seconds_left()
         with cpu_threads(self.task.num_threads):
             num, found = self._first_round(networks, downloads, self.deadline.within(FIRST_PART * left_s))
+            # Without a network within the limits, the nearest.
+            most = max(1.0, min((probed.load for probed in found.values()), default=0.0))
+            for name in [name for name, probed in found.items() if probed.load > most and name not in always]:
+                self.left_out[name] = "it is too slow for min_images_per_s or max_latency_ms"
+                del found[name]
             while self._are_too_many(found, left_s):
                 order = sorted(found, key=lambda name: found[name].loss)
                 best = order[: max(LEAST_KEPT, (len(order) + 1) // 2)]
@@ -151,6 +167,8 @@ class Screening:
             start_s = time.perf_counter()
             features = cached_features(classifier, task.store, task.train.indices[rows], deadline.seconds_left)
             image_s = self._image_s.setdefault(name, (time.perf_counter() - start_s) / len(features))
+            batches = classifier.batches(task.store, task.train.indices)
+            part = load(network_costs(classifier, list(self.limits), batches), self.limits)
         except Exception as error:  # weights of a hub that do not fit make networks fail in many ways
             self.left_out[name] = (str(error).splitlines() or [type(error).__name__])[0]
             self.notify(Warned(f"{name} is left out: {self.left_out[name]}"))
@@ -170,7 +188,7 @@ class Screening:
             score = task.metric.score(task.metric(train.targets, problem.activate(outputs).numpy(), problem))
         except SaccadeError:  # the metric is undefined for so few images
             score = -loss
-        return ScreenedNetwork(loss, score, image_s, len(rows))
+        return ScreenedNetwork(loss, score, image_s, len(rows), part)
 
     def _build(self, name: str, num: int, deadline: Deadline) -> Classifier:
         recipe = Recipe.of({**self.space.default, "model": name})
