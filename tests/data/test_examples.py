@@ -37,6 +37,8 @@ from saccade.errors import DataError, DataWarning, ImageReadError
         (np.array([None, "a.png"], object), 2),
         ([None, float("nan"), "", 3, io.StringIO("text")], 5),
         ("https://host/a.png", 1),
+        ("long" * 2000, 1),
+        (["lång" * 2000 + "[*]", "a.png"], 2),
         ("~nobody/a.png", 1),
         ("", 1),
         (("a.png",), 1),

@@ -137,7 +137,10 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
         is_many = ARCHIVE_NAME.search(text) is not None or (is_file_url and local_file(text).is_dir())
     else:
         path, is_archive = local_path_of(text), ARCHIVE_NAME.search(text) is not None
-        is_many = path.is_dir() or (path.is_file() and is_archive) or (glob.has_magic(text) and not path.exists())
+        try:
+            is_many = path.is_dir() or (path.is_file() and is_archive) or (glob.has_magic(text) and not path.exists())
+        except OSError:  # a name that is too long
+            return None
     return list(list_image_paths(place, None)) if is_many else None
 
 

@@ -131,7 +131,8 @@ def write_predictor(
 
     front = best_trials(study, objectives)
     costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
-    rows = trial_rows(study.trials, costs, [trial.number for trial in front])
+    selected = [one.trial for one in combination.members]
+    rows = trial_rows(study.trials, costs, [trial.number for trial in front], selected)
     choices = []
     for trial in front if costs is not None else ():
         assert costs is not None
