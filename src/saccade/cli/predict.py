@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from saccade.cli.arguments import Images, Run
 from saccade.cli.printing import check_output, printable
 from saccade.errors import explained_file_errors
-
-if TYPE_CHECKING:
-    pass
 
 UNREADABLE = "cannot be read"
 """Printed instead of a class; a warning contains the reason."""
