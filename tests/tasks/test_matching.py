@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from saccade.data.examples import Examples
 from saccade.errors import DataError
-from saccade.tasks.matching import match_classes
+from saccade.tasks.matching import match_classes, widened
 from saccade.tasks.problem import Problem
 
 PETS = ["ant", "bee", "cow"]
@@ -91,3 +91,10 @@ def test_missing_labels_stay_missing_and_other_problems_are_left_as_they_are():
     assert np.isnan(matched(["3", None], None, [3, 5])[1])
     assert matched([["a"], ["b", "c"]], None, [["a", "b"], ["c"]]) == [["a"], ["b", "c"]]
     assert matched([0.25], None, [0.5, 1.5, 2.5]) == [0.25]
+
+
+def test_accents_may_be_decomposed():
+    examples = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series(["cafe\u0301", "bar"]))
+    problem = Problem.of(["caf\u00e9", "bar", "cow"])
+    assert match_classes(examples, problem, None, "it", "the predictor").labels.tolist() == ["caf\u00e9", "bar"]
+    assert widened(problem, None, examples)[0] is problem
