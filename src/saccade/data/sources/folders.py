@@ -49,7 +49,8 @@ def images_by_class(
 ) -> dict[str, list[str]]:
     """Return the sorted images of each direct sub-folder, by its name; with `no_class`, all under "".
 
-    Accents in names are composed, since systems differ in it; except if there is a folder of that name as well. A `DataWarning` names sub-folders without images, and images that are in no sub-folder. Raises a DataError with the
+    Accents in names are composed, since systems differ in it; except if there is a folder of that name as well. A
+    `DataWarning` names sub-folders without images, and images that are in no sub-folder. Raises a DataError with the
     extensions searched for and found if no image is found.
     """
     below = {"": folder} if no_class else {}
