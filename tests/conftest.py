@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,14 @@ def colour_image(name: str, seed: int, side: int = 32) -> Image.Image:
     """A square of noise in which one colour prevails: easily told apart, never twice the same."""
     noise = np.random.default_rng(seed).integers(-40, 40, (side, side, 3))
     return Image.fromarray(np.clip(np.array(COLOURS[name]) + noise, 0, 255).astype(np.uint8))
+
+
+@pytest.fixture
+def react_to_ctrl_c() -> Iterator[None]:
+    """Let this process and its children react to SIGINT, which they ignore under nohup and in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import inspect
 import pickle
 import re
@@ -66,7 +67,7 @@ def test_an_error_shows_its_message_and_can_be_sent(cls):
         ("RESNET18", ["resnet18", "vgg"], "Unknown thing 'RESNET18'. Did you mean 'resnet18'?"),
         ("epocs", ["epoch_s", "epochs"], "Unknown thing 'epocs'. Did you mean 'epochs' or 'epoch_s'?"),
         ("zzz", ["b", "a"], "Unknown thing 'zzz'. Known: a, b."),
-        ("zzz", [f"n{i}" for i in range(31)], "Unknown thing 'zzz'."),
+        ("zzz", [f"n{i}" for i in range(41)], "Unknown thing 'zzz'."),
         (7, ["a"], "Unknown thing 7. Known: a."),
         ("", ["a"], "Unknown thing ''. Known: a."),
     ],
@@ -136,6 +137,18 @@ RayFloat.__module__ = "ray.tune.search.sample"
         (lambda: ImagePredictor().class_labels, "'classes'?"),
         (lambda: ImagePredictor().extract_embedding, "'embed'?"),
         (lambda: ImagePredictor().predict_prob, "'predict_proba'?"),
+        (lambda: ImagePredictor.from_checkpoint, "'load'"),
+        (lambda: ImageDataset.from_directory, "'from_folder'?"),
+        (lambda: saccade.Tuner, "'tune'"),
+        (lambda: ImagePredictor().fit(None, ngpu=1), "'ngpus_per_trial'?"),
+        (lambda: ImagePredictor().fit(None, test_data=1), "evaluate(data)"),
+        (lambda: ImagePredictor().fit(None, sample_weights="w"), "ImagePredictor(sample_weight=…)"),
+        (lambda: Recipe.of({"focal": 2}), "class_weight and robust_loss"),
+        (lambda: resolve_name("ViT-B/16"), "'vit_base_patch16_224'?"),
+        (lambda: resolve_name("microsoft/resnet-50"), "'resnet50'"),
+        (lambda: make_metric("confusion", Problem.of(["a", "b"])), 'metrics=["confusion_matrix"]'),
+        (lambda: make_metric("pac_score", Problem.of(["a", "b"])), 'eval_metric="log_loss"'),
+        (lambda: importlib.import_module("saccade.core.utils").mkdir, "os.makedirs"),
         (lambda: saccade.args, "saccade.tune(train_fn, space)"),
         (lambda: saccade.Choice, "'Categorical'?"),
         (lambda: saccade.space.Choice, "'Categorical'?"),
@@ -156,8 +169,20 @@ def test_words_of_other_libraries_are_answered_with_ours(call, word):
 
 @pytest.mark.parametrize("place", ["saccade", "saccade.vision", "saccade.core"])
 def test_importing_another_librarys_predictor_names_ours(place):
-    with pytest.raises(ImportError, match="'ImagePredictor'" if place != "saccade.core" else "no attribute"):
+    with pytest.raises(ImportError, match="'ImagePredictor'" if place != "saccade.core" else "cannot import name"):
         exec(f"from {place} import MultiModalPredictor")
+    module = importlib.import_module(place)
+    assert not hasattr(module, "MultiModalPredictor")
+    assert not hasattr(module, "YOLO")
+    with pytest.raises(AttributeError, match="'MultiModalPredictor'"):
+        module.MultiModalPredictor  # noqa: B018
+
+
+@pytest.mark.parametrize("word", ["persist_all", "unpersist", "coef_", "get_layer", "zzz", "focus"])
+def test_names_that_nothing_resembles_have_no_suggestion(word):
+    with pytest.raises(AttributeError) as caught:
+        getattr(ImagePredictor(), word)
+    assert "Did you mean" not in str(caught.value)
 
 
 def test_a_propertys_own_error_is_kept_and_unknown_private_names_have_no_advice():
@@ -192,6 +217,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
     [
         (FULL, None, DiskFullError, "The disk is full. Make room"),
         (FULL, Path("run"), DiskFullError, "The disk of run is full. Make room"),
+        (OSError(errno.ENOSPC, "No space", "from", None, "to"), None, DiskFullError, "The disk of to is full"),
         (
             PermissionError(errno.EACCES, "Permission denied", "x.csv"),
             None,

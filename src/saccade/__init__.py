@@ -6,8 +6,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saccade import errors, space
 from saccade._version import __version__
@@ -49,21 +48,12 @@ _LAZY = {
     "ImagePredictor": "saccade.predictor.predictor",
     "ImageRegressor": "saccade.predictor.estimators",
     "TuneResult": "saccade.tuning",
+    "scheduler": "saccade.scheduler",
+    "searcher": "saccade.searcher",
     "tune": "saccade.tuning",
 }
-_LAZY_ROOMS = ("scheduler", "searcher")
-_missing = missing_attributes(__name__, __all__)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY_ROOMS:
-        return importlib.import_module(f"saccade.{name}")
-    if name not in _LAZY:
-        _missing(name)
-    value = getattr(importlib.import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = missing_attributes(__name__, __all__, _LAZY)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *_LAZY_ROOMS})
+    return sorted({*globals(), *_LAZY})

@@ -29,8 +29,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import dis
 import errno
 import functools
+import importlib
 import inspect
 import json
 import re
@@ -38,6 +40,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, cast
 
+_IMPORT_FROM = dis.opmap["IMPORT_FROM"]
 _Class = TypeVar("_Class", bound=type)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -75,7 +78,7 @@ class UnknownNameError(SaccadeError, ValueError):
     ) -> UnknownNameError:
         """Build the error for `given`, which is not among the `known` names of this kind; see `suggestion`."""
         names = sorted(map(str, known))
-        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 30 else "")
+        advice = suggestion(str(given), names, elsewhere) or (f"Known: {', '.join(names)}." if len(names) <= 40 else "")
         return cls(" ".join(part for part in (f"Unknown {kind} {given!r}.", advice, hint) if part))
 
 
@@ -186,6 +189,7 @@ def explained_file_errors(
         if where is not None and len(str(where)) > 1000:  # the text of something else, given as a path
             where = f"{str(where)[:100]}…"
         if is_disk_full(error):
+            where = (found and found.filename2) or where  # the target of a copy
             disk = "The disk is full" if where is None else f"The disk of {where} is full"
             raise DiskFullError(f"{disk}. Make room, or pass a path on another disk. {advice}".strip()) from error
         if found is None or (found.errno is None and type(found) not in (*_ADVICE, PermissionError)):
@@ -193,6 +197,11 @@ def explained_file_errors(
         why = found.strerror or str(found) or type(found).__name__
         what_to_do = _ADVICE.get(type(found), "Check the permissions, or pass another path.")
         raise error_class(f"{why if where is None else f'{where}: {why}'}. {what_to_do} {advice}".strip()) from error
+
+
+def count_of(num: int, singular: str, plural: str | None = None) -> str:
+    """Return a number with its noun: ``3 images``, ``1 class``."""
+    return f"{num} {singular if num == 1 else plural or singular + 's'}"
 
 
 def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
@@ -204,9 +213,15 @@ def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
     if ours := [by_lower[word.lower()] for word in _translations(given) if word.lower() in by_lower]:
         return list(dict.fromkeys(ours))[:num]
     text = given.lower()
-    matches = difflib.get_close_matches(text, by_lower, n=num, cutoff=0.6)
-    ratios = {match: difflib.SequenceMatcher(None, match, text).ratio() for match in matches}
-    return [by_lower[match] for match, ratio in ratios.items() if ratio > max(ratios.values()) - 0.2]
+    ratios = {name: difflib.SequenceMatcher(None, name, text).ratio() for name in by_lower}
+    near = {
+        name: ratio
+        for name, ratio in ratios.items()
+        # A lower ratio is chance, unless one name contains the other, such as holdout and holdout_frac.
+        if ratio >= 0.68 or (ratio >= 0.5 and min(len(name), len(text)) >= 4 and (name in text or text in name))
+    }
+    best = sorted(near, key=lambda name: (-near[name], name))[:num]
+    return [by_lower[name] for name in best if near[name] > near[best[0]] - 0.2]
 
 
 def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | None = None) -> str:
@@ -214,13 +229,6 @@ def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | 
 
     `known` are the names that are valid in its place, `elsewhere` those valid in another place, with a sentence for
     each.
-
-    Examples
-    --------
-    >>> suggestion("val_data", ["train_data", "tuning_data"])
-    "Did you mean 'tuning_data'?"
-    >>> suggestion("learning_rate", ["time_limit"], {"learning_rate": "Pass it in hyperparameters."})
-    'Pass it in hyperparameters.'
     """
     names = list(known)
     words = _translations(given)
@@ -236,7 +244,10 @@ def suggestion(given: str, known: Iterable[str], elsewhere: Mapping[str, str] | 
 @functools.cache
 def _foreign_words() -> dict[str, list[str]]:
     words = json.loads(Path(__file__).with_name("foreign_words.json").read_text(encoding="utf-8"))
-    return {word.lower(): ours for word, ours in words.items()}
+    table: dict[str, list[str]] = {}
+    for word, ours in words.items():
+        table.setdefault(word.lower(), []).extend(ours)  # Ray's Tuner, and a tuner
+    return table
 
 
 def _translations(given: str) -> list[str]:
@@ -250,19 +261,27 @@ def _translations(given: str) -> list[str]:
     return ours + [text for word in ours for text in table.get(word, []) if " " in text]
 
 
-def missing_attributes(module: str, known: Iterable[str]) -> Callable[[str], NoReturn]:
-    """Return a ``__getattr__`` for a module, which suggests names.
+def missing_attributes(
+    module: str, known: Iterable[str], lazy: Mapping[str, str] | None = None
+) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for a module, which imports `lazy` names from their modules, and suggests names.
 
-    The name of another library's class, such as ``MultiModalPredictor``, is an ImportError, because
-    ``from module import name`` replaces the message of an AttributeError.
+    In a statement ``from module import name`` the error is an ImportError, since Python would replace the message of an
+    AttributeError there.
     """
-    names = list(known)
+    places = lazy or {}
+    names = [*known, *places]
 
-    def __getattr__(name: str) -> NoReturn:  # noqa: N807
-        advice = "" if name.startswith("_") else suggestion(name, names)
-        is_class = name.lower() in _foreign_words() and sum(map(str.isupper, name)) > 1
-        message = f"module {module!r} has no attribute {name!r}"
-        raise (ImportError if is_class else AttributeError)(f"{message}. {advice}" if advice else message)
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name in places:
+            found = importlib.import_module(places[name])
+            return found if found.__name__ == f"{module}.{name}" else getattr(found, name)
+        error = _no_attribute(f"module {module!r}", name, names)
+        caller = inspect.currentframe()
+        while caller is not None and caller.f_code.co_name == "__getattr__":
+            caller = caller.f_back
+        is_import = caller is not None and caller.f_code.co_code[caller.f_lasti] == _IMPORT_FROM
+        raise ImportError(str(error)) if is_import and ". " in str(error) else error
 
     return __getattr__
 
@@ -335,11 +354,21 @@ def _with_checked_names(
     return checked
 
 
+class SuggestingClass(type):
+    """A class whose missing attributes, such as constructors of other libraries, are errors that suggest names."""
+
+    def __getattr__(cls, name: str) -> NoReturn:
+        raise _no_attribute(f"{cls.__name__!r}", name, dir(cls))
+
+
 def _missing_attribute(self: object, name: str) -> Any:
     cls = type(self)
-    if hasattr(cls, name):
+    if name in dir(cls):
         return object.__getattribute__(self, name)  # a property whose own AttributeError led here
-    known = [each for each in (*dir(cls), *vars(self)) if not each.startswith("_")]
-    advice = "" if name.startswith("_") else suggestion(name, known)
-    message = f"{cls.__name__!r} object has no attribute {name!r}"
-    raise AttributeError(f"{message}. {advice}" if advice else message)
+    raise _no_attribute(f"{cls.__name__!r} object", name, (*dir(cls), *vars(self)))
+
+
+def _no_attribute(owner: str, name: str, known: Iterable[str]) -> AttributeError:
+    advice = "" if name.startswith("_") else suggestion(name, [each for each in known if not each.startswith("_")])
+    message = f"{owner} has no attribute {name!r}"
+    return AttributeError(f"{message}. {advice}" if advice else message)

@@ -109,6 +109,20 @@ class Progressed(Event):
 
 
 @dataclass(frozen=True)
+class NetworksScreened(Event):
+    """Successive probing has ended: which networks the search continues with."""
+
+    kind: ClassVar[str] = "networks_screened"
+    scores: dict[str, float]
+    """The score of each that is left, out of fold on a part of the training images; the best network first."""
+    num_networks: int
+    """How many there were."""
+    seconds: float
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Why networks were not probed: their weights did not arrive, they do not fit, or they are too slow."""
+
+
+@dataclass(frozen=True)
 class PhaseDone(Event):
     """A phase of a run, such as ``"decoding"``, has ended; it began after `start_s` seconds and took `seconds`."""
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from hypothesis import strategies as st
 
 from saccade.autosearch.features import DatasetDescription, Description, NetworkDescription
 from saccade.autosearch.search import AutoSearch
+from saccade.events import EpochDone
 from saccade.searcher import TPESearcher, make_searcher
 from saccade.space import Categorical, Int, Real, canonical_key
+from saccade.study.trial import Decision, Trial
 from saccade.testing.searcher_contract import SearcherContract
 
 DATA = DatasetDescription(num_images=1000, num_classes=10)
@@ -70,6 +73,30 @@ def test_costs_follow_from_forward_passes_where_these_were_measured():
     plain.suggest()
     of_huge = [item.number for item in plain._pool.values() if item.config["model"] == "huge"]
     assert np.median(epoch_s["huge"]) == pytest.approx(np.median(plain.costs.epoch_s(of_huge)), rel=0.2)
+
+
+def test_networks_beyond_the_limits_are_not_tried_unless_all_are():
+    def models(**options):
+        searcher = make({"model": Categorical(*NETWORKS), "lr": Real(1e-5, 0.1, log=True)}, **options)
+        return {searcher.suggest()["model"] for _ in range(12)}
+
+    forward_s = {NETWORKS["small"]: 0.003, NETWORKS["good"]: 0.03, NETWORKS["huge"]: 0.3}
+    assert "huge" in models(forward_s=forward_s)
+    assert models(forward_s=forward_s, limits={"image_ms": 20.0}) <= {"small", "good"}
+    assert models(forward_s=forward_s, limits={"image_ms": 20.0, "latency_ms": 5.0}) == {"small"}
+    assert models(forward_s=forward_s, limits={"image_ms": 1e-3}) == {"small"}  # the nearest
+
+
+def test_a_network_that_proves_too_slow_is_not_continued():
+    searcher = make(limits={"image_ms": 20.0})
+    state = SimpleNamespace(trials=[], seconds_left=1000.0)
+    searcher.on_start(state)
+    config = searcher.suggest()
+    state.trials.append(Trial(0, config))
+    searcher.observe(config, 1, 0.9, 1.0)
+    report = EpochDone(0, 1, 0.9, 1.0, {"image_ms": 21.0}, checkpoint="last-0001")
+    assert searcher.on_report(report) is Decision.PAUSE
+    assert config["model"] not in {searcher.suggest()["model"] for _ in range(12)}
 
 
 def test_networks_with_cached_features_are_probed_first_and_their_time_shows_nothing_about_an_epoch():

@@ -11,7 +11,8 @@ from threading import Thread
 import pytest
 from PIL import Image
 
-from saccade.cli.inputs import TableColumns, is_table, label_columns, read_files, read_splits, read_test_images
+from saccade.cli.inputs import TableColumns, label_columns, read_files, read_splits, read_test_images
+from saccade.data.sources.tables import is_table
 from saccade.errors import DataError
 
 

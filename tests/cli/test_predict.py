@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from saccade.inference.feature_bank import FeatureBank
+
 
 @pytest.fixture
 def photos(splits, tmp_path):
@@ -42,6 +44,17 @@ def test_a_table_has_labels_and_probabilities(saccade, fitted, photos, tmp_path)
     np.testing.assert_allclose(good[["p_bright", "p_dark"]].sum(axis=1), 1, atol=1e-5)
     assert (good["label"] == good[["p_bright", "p_dark"]].idxmax(axis=1).str.removeprefix("p_")).all()
     assert table.loc[str(photos / "z.png"), ["p_bright", "p_dark"]].isna().all()
+
+
+def test_images_unlike_the_training_images_get_the_label_unknown(saccade, fitted, photos, monkeypatch, tmp_path):
+    for novelty, label in ((-1.0, "strange"), (3.0, "dark")):
+        monkeypatch.setattr(FeatureBank, "threshold", lambda bank, rate, novelty=novelty: novelty)
+        result = saccade("predict", fitted[0], photos / "a.png", "--unknown", "strange", "--csv", tmp_path / "out.csv")
+        assert result.exit_code == 0, result.stderr
+        assert pd.read_csv(tmp_path / "out.csv")["label"].tolist() == [label]
+    result = saccade("predict", fitted[0], photos / "a.png", "--false-alarm-rate", "0.1")
+    assert result.exit_code == 2
+    assert "--unknown" in result.stderr
 
 
 def test_no_image_that_can_be_read_is_an_error(saccade, fitted, photos, tmp_path):

@@ -35,7 +35,7 @@ def test_old_paths_import_the_same_classes():
     for searcher in (LocalGridSearcher, LocalRandomSearcher, LocalSearcher):
         assert searcher is getattr(saccade.searcher, searcher.__name__) is getattr(ag.searcher, searcher.__name__)
     assert LocalSequentialScheduler is AgainLocalSequentialScheduler is ag.scheduler.LocalSequentialScheduler
-    assert LocalSequentialScheduler is saccade.compat.local_sequential.LocalSequentialScheduler
+    assert LocalSequentialScheduler is saccade.core.scheduler.seq_scheduler.LocalSequentialScheduler
     assert issubclass(ExhaustedSearchSpaceError, AssertionError)
 
 
@@ -57,7 +57,7 @@ def test_an_old_script_runs():
 
 
 def test_every_room_can_be_imported_first():
-    rooms = "core", "core.space", "common.space", "compat.local_sequential", "scheduler", "searcher"
+    rooms = "core", "core.space", "common.space", "core.scheduler.seq_scheduler", "scheduler", "searcher"
     code = (
         "import sys, importlib; importlib.import_module(sys.argv[1]); assert not {'torch', 'pandas'} & {*sys.modules}"
     )
@@ -75,6 +75,7 @@ def test_download_and_unzip(tmp_path):
     (tmp_path / "desk" / "shop.zip").write_bytes(b"other")
     assert download(url, file) == file
     assert (tmp_path / "desk" / "shop.zip").read_bytes() == b"other"
+    assert download(url, f"{tmp_path}/new/") == f"{tmp_path}/new/shop.zip"
     download(url, file, sha1_hash=sha1)  # what is there is another file
     assert unzip(file, root=tmp_path / "desk") == "shop"
     assert (tmp_path / "desk" / "shop" / "train" / "cat" / "1.jpg").read_bytes() == b"1"
@@ -89,6 +90,9 @@ def test_metrics_are_names_that_can_be_called():
     assert metrics.mcc([0, 1, 1], [0, 1, 0]) == pytest.approx(sklearn.metrics.matthews_corrcoef([0, 1, 1], [0, 1, 0]))
     assert metrics.roc_auc([0, 1, 1], [[0.7, 0.3], [0.2, 0.8], [0.9, 0.1]]) == 0.5
     assert metrics.root_mean_squared_error([1.0, 3.0], [2.0, 4.0]) == 1
+    assert metrics.spearmanr([1.0, 3.0, 9.0, 2.0], [2.0, 4.0, 5.0, 3.0]) == pytest.approx(1)
+    numbers = np.random.default_rng(0).normal(size=(2, 20))
+    assert metrics.pearsonr(*numbers) == pytest.approx(np.corrcoef(numbers)[0, 1], abs=1e-6)
     problem = Problem.of(["a", "b"])
     assert all(make_metric(getattr(metrics, name), problem).name == name for name in ("log_loss", "roc_auc", "f1"))
     assert metrics.get_metric("f1").name == "f1"

@@ -55,6 +55,7 @@ def test_every_pillow_mode_becomes_rgb(mode: str) -> None:
         (b"\0\0\0\x18ftypheic\0\0\0\0", r"HEIC image.* pip install 'saccade\[formats\]'"),
         (b"\xff\x0a\0\0", r"JPEG XL image.* pip install 'saccade\[formats\]'"),
         (b"\0\0\0\x18ftypavif\0\0\0\0", "AVIF image; Pillow 11.3"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0avif", "AVIF image; Pillow 11.3"),
     ],
 )
 def test_formats_without_a_reader_come_with_advice(start: bytes, advice: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,16 +68,17 @@ def test_formats_without_a_reader_come_with_advice(start: bytes, advice: str, mo
     decoding._register_reader.cache_clear()
 
 
-def png_of(values: np.ndarray) -> bytes:
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_of(values: np.ndarray, before_pixels: bytes = b"") -> bytes:
     """A PNG of 16-bit samples, of shape (height, width, 1 to 4), which Pillow does not write."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
     height, width, num_bands = values.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[num_bands], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    start = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before_pixels
+    return start + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def tiff_of(values: np.ndarray, order: str = "<", sample_format: int = 1) -> bytes:
@@ -145,20 +147,145 @@ def test_samples_that_pillow_cannot_give_whole_are_unreadable(data: bytes, reaso
     assert deep_values(data) is None
 
 
+def require_writer(file_format: str) -> Any:
+    if file_format == "AVIF":
+        if not features.check("avif"):
+            pytest.skip("this version of Pillow was built without AVIF")
+        return None
+    name = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}[file_format]
+    package = pytest.importorskip(name, reason="the extra 'formats' is not installed")
+    getattr(package, "register_heif_opener", int)()
+    return package
+
+
+@pytest.mark.parametrize("file_format", ["AVIF", "HEIF", "JXL"])
+def test_photos_of_newer_formats_are_read(file_format: str, tmp_path: Path) -> None:
+    require_writer(file_format)
+    photo = arrow((64, 48))
+    for frames in ([photo, noise(64, 48)], [photo]):
+        options = {} if file_format == "JXL" else {"save_all": True, "append_images": frames[1:]}
+        data = encoded(photo, file_format, quality=95, **options)
+        assert np.abs(np.asarray(read_image(data)).astype(int) - np.asarray(photo)).mean() < 6
+        assert image_size(data) == (64, 48)
+    grey = np.asarray(read_image(encoded(photo.convert("L"), file_format, quality=95))).astype(int)
+    assert np.abs(grey - np.asarray(photo.convert("L"))[:, :, None]).mean() < 6
+    transparent = photo.convert("RGBA")
+    transparent.paste((0, 0, 0, 0), (0, 24, 64, 48))
+    assert np.asarray(read_image(encoded(transparent, file_format, quality=95)))[40:].min() > 240  # white
+    with pytest.raises(ImageReadError, match=r"damaged|broken|truncated"):
+        read_image(data[: len(data) // 2])
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+@pytest.mark.parametrize("mode", ["RGB;16", "RGBA;16"])
+def test_heic_of_more_than_8_bits_is_scaled_by_the_range_of_the_data_set(bits: int, mode: str) -> None:
+    pillow_heif = require_writer("HEIF")
+    depth = mode.index(";")
+    values = np.zeros((32, 48, depth), np.uint16)
+    values[:, :, :3] = np.linspace(0, 4080, 48)[None, :, None]  # the lowest sixteenth of the range
+    values[:, :, 3:] = 65535
+    buffer, image = io.BytesIO(), pillow_heif.from_bytes(mode, (48, 32), values.tobytes())
+    pillow_heif.options.SAVE_HDR_TO_12_BIT = bits == 12
+    image.save(buffer, quality=-1, chroma=444)
+    found = deep_values(buffer.getvalue())
+    assert found is not None
+    assert np.abs(found.astype(int) - values[:, :, :3]).max() <= 1 << (17 - bits)
+    decoded = np.asarray(decode_image(buffer.getvalue(), pixel_range=(0.0, 4080.0)).image)
+    assert len(np.unique(decoded)) > 40
+    assert decoded.max() >= 250
+    assert np.asarray(read_image(buffer.getvalue())).shape == (32, 48, 3)
+
+
+def test_avif_that_is_read_as_8_bits_is_unreadable_if_it_is_nearly_constant() -> None:
+    require_writer("AVIF")
+    data = encoded(Image.new("RGB", (32, 32), "gray"), "AVIF")
+    assert read_image(data).size == (32, 32)
+    deep = bytearray(data)
+    deep[data.index(b"av1C") + 6] |= 64  # says that samples have 10 bits, which Pillow does not write
+    for content, is_deep in ((data, False), (deep, True)):
+        assert decoding._is_read_as_8_bits(Image.open(io.BytesIO(data)), io.BytesIO(content)) == is_deep
+    with pytest.raises(ImageReadError, match="damaged AVIF"):
+        read_image(bytes(deep))
+
+
+def gif_of(num_frames: int) -> bytes:
+    data = encoded(Image.new("P", (16, 16), 3), "GIF")
+    start = data.index(b"\x2c")
+    return data[:start] + (b"\x21\xf9\x04\0\0\0\0\0" + data[start:-1]) * num_frames + b";"
+
+
+def tiled_tiff(side: int) -> bytes:
+    """A TIFF of 32 x 32 pixels that claims to have one compressed tile of `side` x `side` pixels."""
+    tags = [(256, 4, 32), (257, 4, 32), (258, 3, 8), (259, 3, 8), (262, 3, 1), (277, 3, 1)]
+    tags += [(322, 4, side), (323, 4, side), (324, 4, 8), (325, 4, 100)]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    return b"II*\0" + struct.pack("<I", 200) + bytes(192) + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+BOMB = zlib.compress(bytes(1 << 27), 9)
+GREY = np.zeros((4, 4, 1), np.uint16)
+ICON = png_of(GREY).replace(struct.pack(">II", 4, 4), struct.pack(">II", 30_000, 30_000), 1)
+
+
 @pytest.mark.parametrize(
-    ("extension", "reader"), [("avif", None), ("heic", "pillow_heif"), ("heif", "pillow_heif"), ("jxl", "pillow_jxl")]
+    "data",
+    [
+        png_of(GREY, chunk(b"zTXt", b"a\0\0" + BOMB)),
+        png_of(GREY, chunk(b"iCCP", b"a\0\0" + BOMB)),
+        png_of(GREY, chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1 << 20))) * 100),
+        tiled_tiff(1 << 30),
+        tiled_tiff(30_000),
+        b"II*\0\x08\0\0\0\1\0" + struct.pack("<HHII", 270, 2, 0xFFFFFFF0, 8) + bytes(4),
+        struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(ICON), 22) + ICON,
+        gif_of(1).replace(struct.pack("<HH", 16, 16), struct.pack("<HH", 65535, 65535)),
+        b"\x8aW1" * 100,
+        b"%PDF-1.4\n1 0 obj<<>>endobj\n",
+        b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>",
+        b"\xd7\xcd\xc6\x9a\0\0" + struct.pack("<hhhhH", 0, 0, 100, 100, 96) + b"\0" * 6 + b"\1\0\x09\0" + bytes(99),
+        b"II*\0\x10\0\0\0CR\2\0" + bytes(99),
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom" + bytes(99),
+        encoded(noise(16, 16), "JPEG2000")[:100],
+        b"P6 30000 5000 65535\n" + bytes(99),
+        b"SIMPLE  =                    T".ljust(2880),
+    ],
+    ids=[
+        "text", "profile", "texts", "huge-tile", "tile", "tag", "icon", "gif", "noise", "pdf", "svg", "wmf", "cr2",
+        "cr3", "jpeg2000", "ppm", "fits",
+    ],
+)  # fmt: skip
+def test_hostile_files_are_unreadable(data: bytes) -> None:
+    for read in (read_image, image_size):
+        with contextlib.suppress(ImageReadError):
+            read(data)
+            assert read is image_size  # it may be in the header
+    assert deep_values(data) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        gif_of(20_000),
+        png_of(GREY, chunk(b"acTL", struct.pack(">II", 2**31 - 1, 0))),
+        encoded(noise(16, 16), "MPO", save_all=True, append_images=[noise(16, 16)] * 3),
+        encoded(Image.new("CMYK", (16, 16), (9, 99, 0, 0)), "JPEG"),
+        encoded(Image.new("1", (16, 16), 1), "TIFF", compression="group4"),
+        encoded(Image.fromarray(np.full((16, 16), np.nan, np.float32)), "TIFF"),
+        encoded(Image.fromarray(np.arange(256).reshape(16, 16).astype(np.int32) * 10**6), "TIFF"),
+    ],
+    ids=["gif", "apng", "mpo", "cmyk", "1-bit", "nan", "int32"],
 )
-def test_photos_of_newer_formats_are_read(extension: str, reader: str | None, tmp_path: Path) -> None:
-    if reader is None and not features.check("avif"):
-        pytest.skip("this version of Pillow was built without AVIF")
-    if reader is not None:
-        module = pytest.importorskip(reader, reason="the extra 'formats' is not installed")
-        getattr(module, "register_heif_opener", int)()
-    file = tmp_path / f"photo.{extension}"
-    arrow((64, 48)).save(file, quality=95)
-    found = np.asarray(decode_image(file).image).astype(int)
-    assert np.abs(found - np.asarray(arrow((64, 48)))).mean() < 6
-    assert image_size(file) == (64, 48)
+def test_odd_files_are_read_by_their_first_frame(data: bytes) -> None:
+    assert read_image(data).mode == "RGB"
+
+
+def test_a_jpeg_with_too_much_metadata_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    photo = encoded(noise(64, 64), "JPEG")
+    block = b"\xff\xe1\xff\xff" + b"Exif\0\0".ljust(65533, b"a")
+    monkeypatch.setattr(decoding, "_MAX_METADATA_BYTES", 1 << 20)
+    assert read_image(photo[:2] + block * 15 + photo[2:]).size == (64, 64)
+    assert read_image(photo + bytes(1 << 21)).size == (64, 64)
+    with pytest.raises(ImageReadError, match="more than 1 MiB of metadata"):
+        read_image(photo[:2] + block * 17 + photo[2:])
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "CMYK", "YCbCr", "HSV", "RGBX", "RGBA", "LA"])
@@ -192,7 +319,7 @@ def test_all_sources_give_the_same_pixels(source: str, tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(read_image(sources[source])), np.asarray(original))
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "HEIF", "JXL"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied_once(file_format: str, orientation: int) -> None:
     upright = arrow()
@@ -209,8 +336,11 @@ def test_exif_orientation_is_applied_once(file_format: str, orientation: int) ->
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = upright if undo is None else upright.transpose(undo)
-    options = {"lossless": True} if file_format == "WEBP" else {"quality": 95} if file_format == "JPEG" else {}
-    data = encoded(stored, file_format, exif=exif, **options)
+    if file_format not in ("JPEG", "PNG", "WEBP", "TIFF"):
+        require_writer(file_format)
+    is_lossless = file_format in ("WEBP", "JXL")
+    options = {"lossless": True} if is_lossless else {} if file_format in ("PNG", "TIFF") else {"quality": 95}
+    data = encoded(stored, file_format, exif=exif.tobytes() if file_format in ("HEIF", "JXL") else exif, **options)
 
     image = read_image(data)
 
@@ -331,6 +461,10 @@ def test_an_image_that_takes_too_much_memory_is_refused_before_it_is_decoded(
     for source in (path, path.read_bytes(), noise(100, 700), encoded(noise(100, 700), "PNG")):
         with pytest.raises(ImageReadError, match="70000 pixels"):
             read_image(source)
+    inner = encoded(noise(300, 300), "PNG")
+    icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
+    with pytest.raises(ImageReadError, match="90000 pixels"):
+        read_image(icon)
     assert read_image(encoded(noise(100, 700), "JPEG"), min_shorter_side=20).size == (25, 175)
     monkeypatch.setenv("SACCADE_MAX_IMAGE_GB", "much")
     with pytest.raises(HyperparameterError, match="gigabytes"):

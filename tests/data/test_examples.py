@@ -14,7 +14,7 @@ from PIL import Image
 
 from saccade import ImageDataset
 from saccade.data.decoding import read_image
-from saccade.data.examples import check_label_column, read_examples, read_labelled_examples
+from saccade.data.examples import check_label_column, labelled_table, read_examples, read_labelled_examples
 from saccade.errors import DataError, DataWarning, ImageReadError
 
 
@@ -123,9 +123,31 @@ def test_a_missing_label_column_is_an_error_with_a_suggestion() -> None:
         read_labelled_examples(pd.DataFrame({"image": ["a.png"], "labels": [1]}), "label")
 
 
-def test_the_error_for_a_path_instead_of_a_data_set_has_advice() -> None:
-    with pytest.raises(DataError, match="from_folder"):
-        read_labelled_examples("photos", "label")
+def test_a_path_is_the_data_set_in_it(tmp_path: Path) -> None:
+    for name in ("cat/a.png", "dog/b.png"):
+        (tmp_path / "pets" / name).parent.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "pets" / name)
+    (tmp_path / "pets" / "pets.csv").write_text("image,kind\ncat/a.png,cat\ndog/b.png,dog\n")
+    archive = shutil.make_archive(str(tmp_path / "pets"), "zip", tmp_path / "pets")
+    for place, label in (
+        (str(tmp_path / "pets"), "label"),
+        (tmp_path / "pets", "kind"),
+        (archive, "label"),
+        (tmp_path / "pets" / "pets.csv", "kind"),
+    ):
+        examples = read_labelled_examples(labelled_table(place, "kind"), label)
+        assert examples.labels is not None
+        assert examples.labels.tolist() == ["cat", "dog"]
+        assert [Path(str(image)).name for image in examples.images] == ["a.png", "b.png"]
+        assert Path(str(examples.images[0])).exists()
+    shutil.copytree(tmp_path / "pets", tmp_path / "test")
+    (tmp_path / "pets").rename(tmp_path / "train")
+    with pytest.raises(DataError, match="from_folders"):
+        read_labelled_examples(tmp_path, "label")
+    with pytest.raises(DataError, match="There is no 'nowhere'"):
+        read_labelled_examples("nowhere", "label")
+    with pytest.raises(DataError, match="not list; make a table"):
+        read_labelled_examples(["a.png"], "label")
 
 
 def test_columns_and_classes_are_those_of_the_data_set() -> None:

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import font_manager
 from PIL import Image
 
-from saccade.data.gallery import _characters_of, _fonts_for, draw_gallery
+from saccade.data.gallery import _characters_of, _fitting, _fonts_for, draw_gallery, letters_of_line
 from saccade.errors import DataError
 
 RED, GREEN, BLUE = ((220, 30, 30), (30, 160, 60), (30, 60, 200))
@@ -114,8 +114,6 @@ def test_notebooks_get_a_png_file_without_pyplot():
     ("arguments", "message"),
     [
         ({"images": []}, "no images"),
-        ({"titles": ["one", "two"]}, "2 titles for 1 images"),
-        ({"titles": ["one"], "title_colors": []}, "0 title_colors for 1 images"),
         ({"ncol": 0}, "ncol is 0"),
         ({"resize": 1}, "resize is 1"),
     ],
@@ -161,7 +159,10 @@ def test_characters_without_a_font_are_codes_with_one_warning(monkeypatch):
     with pytest.warns(UserWarning, match="No installed font has the characters 猫") as caught:
         figure = draw_gallery([Image.new("L", (8, 8))] * 2, ["猫 · 90%", "cat"])
     assert len(caught) == 1
-    assert [axes.texts[0].get_text() for axes in figure.axes] == ["U+732B  · 90%", "cat"]
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ["U+732B · 90%", "cat"]
+    with pytest.warns(UserWarning, match="No installed font"):
+        long = draw_gallery([Image.new("L", (8, 8))], ["猫" * 40])
+    assert len(long.axes[0].texts[0].get_text()) == letters_of_line(224)  # codes are cut like other titles
     figure.savefig(io.BytesIO())  # a glyph that is missing would be a warning, which is an error here
     _fonts_for.cache_clear()
 
@@ -174,3 +175,9 @@ def test_characters_come_from_an_installed_font_that_has_them():
     assert figure.axes[0].texts[0].get_text() == character
     assert len(figure.axes[0].texts[0].get_fontfamily()) > 1
     figure.savefig(io.BytesIO())
+
+
+def test_titles_of_wide_characters_are_set_smaller_and_cut_earlier():
+    assert _fitting(["猫" * 10], 20, 224)[0] == _fitting(["a" * 20], 20, 224)[0]
+    assert _fitting(["猫" * 40], 20, 224)[1] == ["猫" * 17 + "…"]
+    assert _fitting(["a" * 40], 20, 224)[1] == ["a" * 34 + "…"]

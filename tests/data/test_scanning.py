@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.data.scanning import Scan, map_in_threads, num_usable_cores, scan_images
+from saccade.data.scanning import Scan, map_in_threads, scan_images
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -113,7 +113,3 @@ def test_an_unforeseen_error_is_not_swallowed() -> None:
 
     with pytest.raises(ZeroDivisionError):
         list(map_in_threads(work, range(10), 2))
-
-
-def test_there_is_a_usable_core() -> None:
-    assert num_usable_cores() >= 1

@@ -33,7 +33,7 @@ def run_function():
 
 
 @pytest.fixture
-def start_script(tmp_path):
+def start_script(tmp_path, react_to_ctrl_c):
     """Return a function that runs a Python script in a process group of its own."""
     started = []
 

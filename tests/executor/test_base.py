@@ -91,7 +91,7 @@ def suppress(config, report):
 @can_interrupt
 @pytest.mark.parametrize("function", [spin, sleep, suppress])
 def test_a_timeout_ends_a_job_that_hangs(monkeypatch, function):
-    monkeypatch.setattr("saccade.executor.alarm.REPEAT_S", 0.05)
+    monkeypatch.setattr("saccade.executor.base.REPEAT_S", 0.05)
     before = signal.getsignal(signal.SIGVTALRM)
     executor, events = InlineExecutor(FunctionTrainable(function)), []
     executor.submit(Job(0, {}))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import DataError, HyperparameterError, SaccadeError, SavedPredictorError
 from saccade.events import Event
+from saccade.fit import fitting
 from saccade.fit.run_folder import MOVING, NEW, is_finished, open_run, remove_run
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -173,7 +176,7 @@ def test_ctrl_c_makes_the_predictor_of_the_trials_so_far_and_the_run_can_be_resu
     whole = fit(tmp_path / "whole", frame, tiny, **options)
     interrupted = fit(run, frame, tiny, **options, callbacks=[raise_at("epoch_done", 2, KeyboardInterrupt())])
     assert interrupted.fit_summary()["interrupted"] is True
-    assert len(interrupted.leaderboard()) == 2
+    assert set(interrupted.leaderboard()["status"]) == {"completed", "interrupted"}
     assert ImagePredictor.load(run).predict(frame).notna().all()
     assert not is_finished(run)
     resumed = ImagePredictor.resume(run, verbosity=1)
@@ -185,6 +188,25 @@ def test_ctrl_c_makes_the_predictor_of_the_trials_so_far_and_the_run_can_be_resu
         fit(tmp_path / "early", frame, tiny, callbacks=[raise_at("job_started", 1, KeyboardInterrupt())])
     assert not (tmp_path / "early" / "predictor").exists()
     assert capsys.readouterr().err.count("best:") <= 1
+
+
+@pytest.mark.parametrize("num_signals", [1, 2])
+def test_ctrl_c_in_the_last_phase_lets_it_complete_and_a_second_one_ends_it(
+    make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    react_to_ctrl_c: None, num_signals: int,
+) -> None:  # fmt: skip
+    def interrupted(*arguments: Any) -> None:
+        for _ in range(num_signals):
+            signal.raise_signal(signal.SIGINT)
+        assert arguments[-1]() == 0.0  # no time for more features
+
+    monkeypatch.setattr(fitting, "write_features", interrupted)
+    frame, run = make_colours(8), tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt) if num_signals > 1 else contextlib.nullcontext():
+        assert fit(run, frame, tiny).predict(frame).notna().all()
+    assert is_finished(run)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert ImagePredictor.resume(run).predict(frame).notna().all()
 
 
 def test_a_killed_run_is_an_error_with_how_to_finish_it(

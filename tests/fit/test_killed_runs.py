@@ -1,4 +1,4 @@
-"""Runs that are killed by SIGKILL and resumed."""
+"""Runs that are killed or interrupted by signals, and resumed."""
 
 from __future__ import annotations
 
@@ -37,20 +37,30 @@ def whole_events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
 def test_a_run_that_is_killed_repeatedly_completes(
-    make_colours: MakeColours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_colours: MakeColours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, react_to_ctrl_c: None
 ) -> None:
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     make_colours(30)
     folder = tmp_path / "run"
     small = [f"--set={setting}" for setting in ("pretrained=False", "img_size=32", "batch_size=4", "epochs=5")]
     fit = ["fit", str(tmp_path / "colours_0"), "--model", "test_resnet", "--lr", "1e-3,1e-2,1e-1", *small]
-    fit += ["--out", str(folder), "--verbosity", "0", "--time-limit", "10m", "--executor"]
-    for arguments, kind, num in ((["inline"], "epoch_done", 3), (["process", "--resume"], "job_done", 2)):
-        process = subprocess.Popen([sys.executable, "-m", "saccade", *fit, *arguments])
+    fit += ["--out", str(folder), "--verbosity", "1", "--time-limit", "10m", "--executor"]
+    for signals, arguments, kind, num in (
+        ([signal.SIGKILL], ["inline"], "epoch_done", 3),
+        ([signal.SIGINT, signal.SIGINT], ["process", "--resume"], "job_done", 2),
+    ):
+        process = subprocess.Popen([sys.executable, "-m", "saccade", *fit, *arguments], stderr=subprocess.PIPE)
         wait_for(folder, kind, num, process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(signals[0])
+        if len(signals) > 1:  # Ctrl-C: the first one makes the predictor
+            wait_for(folder, "warned", 1 + len(whole_events(folder, "warned")), process)
+            process.send_signal(signals[1])
+        stderr = process.communicate()[1].decode()
         assert not (folder / "predictor").exists()
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert f"saccade resume {folder}. Or" in stderr
+    assert f"saccade resume {folder} --finish" in stderr
     done = CliRunner().invoke(app, [*fit, "inline", "--resume"])
     assert done.exit_code == 0, done.stderr
     assert done.stdout.endswith(f"run {folder}\n")

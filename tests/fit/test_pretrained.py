@@ -42,3 +42,12 @@ def test_a_named_network_without_weights_is_an_error_that_lists_available_ones(
     with pytest.raises(WeightsNotFoundError, match=r"(?s)'resnet18'.*cannot be reached.*weights of tf_eff"):
         ImagePredictor(path=tmp_path / "run").fit(make_colours(), hyperparameters={"model": "resnet18"})
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_weights_that_do_not_exist_are_an_error(
+    make_colours: Callable[..., pd.DataFrame], tmp_path: Path, pretrained: bool
+) -> None:
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
+    with pytest.raises(WeightsNotFoundError, match="gone' does not exist"):
+        predictor.fit(make_colours(4), weights=tmp_path / "gone", hyperparameters={"pretrained": pretrained})

@@ -321,7 +321,10 @@ def test_ctrl_c_prints_how_to_resume(
         patch.setattr(Study, "run", interrupted)
         with pytest.raises(KeyboardInterrupt):
             predictor_of(tmp_path / "run", verbosity=1).fit(make_colours(8), **search)
-    assert f"interrupted; to resume: saccade resume {tmp_path / 'run'}" in capfd.readouterr().err
+    assert (
+        f"interrupted. {tmp_path / 'run'} is a run that has not finished. Continue it: saccade resume"
+        in capfd.readouterr().err
+    )
     assert len(cached()) == 1
 
 

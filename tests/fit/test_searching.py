@@ -19,7 +19,7 @@ from saccade.autosearch.search import AutoSearch
 from saccade.data.examples import read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
-from saccade.events import Event, RunPlanned, Warned
+from saccade.events import Event, NetworksScreened, RunPlanned, Warned
 from saccade.executor import InlineExecutor, ProcessExecutor, num_usable_cpus
 from saccade.fit import searching
 from saccade.fit.options import FitOptions
@@ -29,7 +29,10 @@ from saccade.fit.searching import (
     executor_in_time,
     make_image_executor,
     make_image_search,
+    networks_to_download,
+    screen_networks,
 )
+from saccade.models.downloads import Downloads
 from saccade.numerics.device import Numerics
 from saccade.predictor.estimators import ImageClassifier
 from saccade.scheduler import ASHAScheduler, AutoScheduler, FIFOScheduler, HyperbandScheduler
@@ -40,6 +43,7 @@ from saccade.study.trackers import Tracker
 from saccade.training.probes.probe import cached_features
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe, recipe_space
+from saccade.training.trial.screening import ScreenedNetwork, Screening
 
 MakeColours = Callable[..., pd.DataFrame]
 
@@ -248,6 +252,88 @@ def test_the_search_knows_the_networks_whose_features_are_cached(
     assert network.input_size == 64
     monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")
     assert describe_search(request, task, Deadline(0))["cached"] == set()
+
+
+@pytest.fixture
+def no_downloads() -> Downloads:
+    return Downloads([], Deadline(0))
+
+
+def test_networks_that_short_probes_dropped_are_not_searched(
+    request_of: Callable[..., FitRequest],
+    make_task: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_downloads: Downloads,
+) -> None:
+    """The result is in the event log, and a resumed run reads it there."""
+    names = ["test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_mambaout"]
+    model = {"model": ag.Categorical(*names), "pretrained": True}
+    request, task = request_of(model, starting_configs=[{"model": "test_mambaout"}]), make_task()
+    asked: list[object] = []
+
+    def run(_: Screening, networks: list[str], downloads: Downloads, always: list[str]) -> dict[str, ScreenedNetwork]:
+        asked.append((networks, always))
+        return {name: ScreenedNetwork(0.1, score, 0.01, 8) for name, score in (("test_vit", 0.9), ("test_resnet", 0.8))}
+
+    monkeypatch.setattr(Screening, "run", run)
+    with EventLog(tmp_path / "events.jsonl", request.space) as log:
+        for _ in range(2):
+            narrowed, scores = screen_networks(request, task, Deadline(60), log, log, no_downloads)
+            assert narrowed.space.data["model"].data == ("test_vit", "test_resnet", "test_mambaout")
+            assert scores == {"test_vit": 0.9, "test_resnet": 0.8}
+        searcher, _ = make_image_search(narrowed, describe_search(narrowed, task, Deadline(0), scores))
+    assert asked == [(names, ["test_mambaout"])]
+    assert {searcher.suggest()["model"] for _ in range(20)} == {"test_vit", "test_resnet", "test_mambaout"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments"),
+    [
+        ({"model": ag.Categorical("test_resnet", "test_vit")}, {}),  # few
+        ({"pretrained": False}, {}),
+        ({"linear_probe": False}, {}),
+        ({}, {"searcher": "random"}),  # the user asked for another search, and named the networks
+    ],
+)
+def test_when_the_search_has_all_networks(
+    request_of: Callable[..., FitRequest],
+    make_task: Any,
+    tmp_path: Path,
+    no_downloads: Downloads,
+    changes: dict[str, Any],
+    arguments: dict[str, Any],
+) -> None:
+    model = ag.Categorical("test_resnet", "test_vit", "test_convnext", "test_efficientnet")
+    request = request_of({"model": model, "pretrained": True, **changes}, **arguments)
+    with EventLog(tmp_path / "events.jsonl", request.space) as log:
+        assert screen_networks(request, make_task(), Deadline(60), log, log, no_downloads) == (request, {})
+
+
+def test_without_a_complete_probe_networks_that_did_not_arrive_are_left_out(
+    request_of: Callable[..., FitRequest], make_task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    request = request_of({"model": ag.Categorical("tf_efficientnet_lite0", "resnet18"), "pretrained": True})
+    request = replace(request, is_model_named=False)
+    assert networks_to_download(request) == ["resnet18"]
+    assert networks_to_download(request, [NetworksScreened({}, 2, 0.1)]) == []
+    downloads = Downloads(["resnet18"], Deadline(0))
+    monkeypatch.setattr(Screening, "run", lambda *_: {})
+    with EventLog(tmp_path / "events.jsonl", request.space) as log:
+        narrowed, scores = screen_networks(request, make_task(), Deadline(60), log, log, downloads)
+    assert narrowed.space.data["model"] == "tf_efficientnet_lite0"
+    assert scores == {}
+
+
+def test_the_plan_shows_the_sizes_of_downloads(
+    request_of: Callable[..., FitRequest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    model = ag.Categorical("tf_efficientnet_lite0", "resnet50.a1_in1k")
+    request = replace(request_of({"model": model, "pretrained": True}), is_model_named=False)
+    planned = searching.plan(request, "accuracy", InlineExecutor())
+    assert planned.networks == ["tf_efficientnet_lite0", "resnet50.a1_in1k (download, 94 MB)"]
 
 
 class Starting(ProcessExecutor):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from saccade.errors import HyperparameterError, SpaceError
 from saccade.fit.values import from_toml, parse_duration, parse_hyperparameters, parse_space, to_toml
 from saccade.space import Bool, Categorical, Dict, Int, List, Real
-from saccade.space.constants import canonical_key
+from saccade.space.base import canonical_key
 
 
 @pytest.mark.parametrize(

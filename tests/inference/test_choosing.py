@@ -10,6 +10,7 @@ import pytest
 
 from saccade import Categorical, ImagePredictor
 from saccade.errors import HyperparameterError, SavedPredictorError, UnknownNameError
+from saccade.events import Warned
 from saccade.inference.description import Choice, choose
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -26,7 +27,7 @@ def test_the_best_within_the_limits_or_the_cheapest_that_is_good_enough() -> Non
     assert choose(FRONT, {}).trial == 3
     assert choose(FRONT, {"latency_ms": 5.0}).trial == 1
     assert choose(FRONT, {"latency_ms": 9.0}).trial == 3
-    assert choose(FRONT, {"latency_ms": None}, min_score=0.75).trial == 1
+    assert choose(FRONT, {}, min_score=0.75).trial == 1
     assert choose(FRONT, {"num_params": 5.5e6}, min_score=0.75).trial == 3
 
 
@@ -57,7 +58,7 @@ def fitted(data: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Imag
     return ImagePredictor(path=tmp_path_factory.mktemp("choosing") / "run", verbosity=0).fit(
         data,
         hyperparameters=space,
-        objectives=["accuracy", "latency", "params", "bytes"],
+        objectives=["accuracy", "latency", "throughput", "params", "bytes"],
         searcher="grid",
         executor="inline",
     )
@@ -70,9 +71,38 @@ def test_the_leaderboard_has_costs_and_the_pareto_front(fitted: ImagePredictor) 
     assert params["test_resnet"] != params["test_vit"]
     assert (board["num_bytes"] >= 4 * board["num_params"]).all()
     assert (board["latency_ms"] > 0).all()
+    assert "image_ms" not in board
+    assert (board["images_per_s"] > 1000 / board["latency_ms"].max()).all()  # batches are faster than single images
     assert board["on_front"].iloc[0]
     smallest = board[board["num_params"] == board["num_params"].min()]
     assert smallest["on_front"].sum() == 1
+
+
+def test_the_throughput_of_the_predictor_is_reported_and_can_be_a_limit(fitted: ImagePredictor) -> None:
+    speeds = fitted.leaderboard().set_index("trial")["images_per_s"]
+    summary = fitted.fit_summary()
+    assert summary["images_per_s"] == speeds[summary["best_trial"]]
+    assert summary["result"].endswith(f", {summary['images_per_s']:g} images/s without decoding")
+    fastest = fitted.choose(min_images_per_s=0.99 * speeds.max()).fit_summary()
+    assert fastest["images_per_s"] == speeds.max()
+    with pytest.raises(HyperparameterError, match="no trial is within these limits"):
+        fitted.choose(min_images_per_s=2 * speeds.max())
+    with pytest.raises(HyperparameterError, match="min_images_per_s was given 0; expected a positive number"):
+        fitted.choose(min_images_per_s=0)
+
+
+def test_without_a_network_within_the_limits_the_nearest_is_the_result(data: pd.DataFrame, tmp_path: Path) -> None:
+    space = {"model": Categorical("test_resnet", "test_vit"), "epochs": 1, "pretrained": False, "img_size": 64}
+    events: list[object] = []
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(
+        data, hyperparameters=space, searcher="grid", executor="inline", min_images_per_s=1e6, callbacks=[events.append]
+    )
+    board = predictor.leaderboard()
+    fastest = board.loc[board["images_per_s"].idxmax()]
+    assert board.set_index("trial")["weight"][fastest["trial"]] == 1
+    (warning,) = [event.text for event in events if isinstance(event, Warned) and "within the limits" in event.text]
+    figures = f"{fastest['images_per_s']:.3g} images/s (min_images_per_s=1e+06)"
+    assert f"trial {fastest['trial']}, with {figures}" in warning
 
 
 def test_another_predictor_is_chosen_saved_and_loaded(

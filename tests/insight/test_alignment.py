@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from saccade.insight.alignment import Picture, agreement
-from saccade.insight.near_duplicates import PIXEL_THRESHOLD
+from saccade.insight.near_duplicates import PIXEL_THRESHOLD, Picture, agreement
 
 
 def scene(seed: int, side: int = 160) -> Image.Image:

@@ -15,7 +15,7 @@ from PIL import Image
 
 from saccade import ImagePredictor
 from saccade.errors import DataError, NotFittedError, UnknownNameError
-from saccade.insight.training_images import EMBEDDINGS, _recent
+from saccade.insight.embeddings import EMBEDDINGS, _recent
 from saccade.models.weights import read_weights, write_weights
 
 TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 4, "lr": 3e-3}

@@ -9,8 +9,8 @@ from torch import nn
 
 from saccade import Categorical
 from saccade.errors import HyperparameterError
-from saccade.models.custom import CustomObject, build_custom_network, wrap_custom_objects
-from saccade.space.constants import canonical_key
+from saccade.models.network import CustomObject, build_custom_network, wrap_custom_objects
+from saccade.space.base import canonical_key
 from saccade.training.recipes.recipe import Recipe, recipe_space
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +11,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 
 from saccade.errors import WeightsNotFoundError
+from saccade.models import weights
 from saccade.models.embedded import CORE, EMBEDDED, embedded_networks, read_embedded
 from saccade.models.listing import models_table
 from saccade.models.network import build_network
@@ -96,12 +99,19 @@ def test_a_missing_package_is_an_error_with_the_command_that_installs_it(monkeyp
     assert embedded_networks() == []
 
 
+@pytest.mark.parametrize("is_locked", [False, True], ids=["a file", "another process has stopped in it"])
 def test_a_cache_that_cannot_be_written_is_replaced_with_one_warning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_locked: bool
 ) -> None:
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.warns(UserWarning, match="Set SACCADE_CACHE to another folder") as warned:
+    monkeypatch.setattr(weights, "LOCK_TIMEOUT_S", 0.1)
+    folder = tmp_path / "cache" / "weights" / EMBEDDED[CORE].sha256[:16]
+    if is_locked:
+        folder.mkdir(parents=True)
+    else:
+        (tmp_path / "cache").touch()
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    lock = FileLock(folder / "lock") if is_locked else contextlib.nullcontext()
+    with lock, pytest.warns(UserWarning, match="Set SACCADE_CACHE to another folder") as warned:
         first, again = find_weights(CORE), find_weights(CORE)
     assert len(warned) == 1
     assert first == again

@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 from saccade.errors import WeightsNotFoundError
+from saccade.models import weights
 from saccade.models.weights import find_weights, hub_cache_folder, hub_endpoint
 
 NAME, FILE = "test_resnet", "timm/test_resnet.r160_in1k/model.safetensors"
@@ -71,7 +72,7 @@ def test_the_hub_is_not_asked_in_offline_mode(hub: Any, monkeypatch: pytest.Monk
 def test_an_incomplete_download_raises_an_error_of_saccade(hub: Any) -> None:
     hub.files[FILE] = CONTENT * 1000
     hub.cut_bodies_to = 10
-    with pytest.raises(WeightsNotFoundError, match=r"the download of .* failed"):
+    with pytest.raises(WeightsNotFoundError, match="does not send"):
         find_weights(NAME)
 
 
@@ -85,9 +86,30 @@ def test_a_download_ends_at_its_limit(
     released = threading.Event()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: released.wait(60))
     monkeypatch.setenv("SACCADE_DOWNLOAD_LIMIT_S", variable)
-    with pytest.raises(WeightsNotFoundError, match=rf"takes longer than [\d.]+ s; increase {advice}"):
+    with pytest.raises(WeightsNotFoundError, match=rf"no answer within [\d.]+ seconds; increase {advice}"):
         find_weights(NAME, seconds_left=seconds_left)
     released.set()
+
+
+def test_a_download_that_makes_no_progress_is_stopped(hub: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.files[FILE] = CONTENT
+    released = threading.Event()
+
+    def stalls(*_: object, tqdm_class: Any, **__: object) -> None:
+        bar = tqdm_class(total=10, disable=True)
+        while bar.update(1) or not released.wait(0.01):
+            if num_bytes.pop():
+                released.wait(60)
+
+    num_bytes = [True, False, False]
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", stalls)
+    monkeypatch.setattr(weights, "HUB_STALL_S", 0.2)
+    with pytest.raises(WeightsNotFoundError, match=r"too slow: .* no progress within 0.2 seconds\n"):
+        find_weights(NAME)
+    released.set()
+    with pytest.raises(WeightsNotFoundError, match="no progress"):  # it is not asked again at once
+        find_weights(NAME)
+    assert len(hub.requests) == 1
 
 
 def test_the_environment_is_read_at_each_call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ def test_the_result_may_be_an_ensemble_which_is_reported(run: ImagePredictor) ->
     }
     best = f"trial {board['trial'][0]}, {board['score_val'][0]:.4g}"
     names = " and ".join(str(member["trial"]) for member in members)
-    assert summary["result"] == f"ensemble of trials {names}, accuracy 0.75 (best single: {best})"
+    speed = f"{summary['images_per_s']:g} images/s without decoding"
+    assert summary["result"] == f"ensemble of trials {names}, accuracy 0.75 (best single: {best}), {speed}"
+    assert 1 / summary["images_per_s"] == pytest.approx((1 / board["images_per_s"]).sum(), rel=0.01)  # one by one
     assert summary["valid_score_how"].startswith("cross-fitted")
     assert summary["cross_fitted_scores"] == {"ensemble": 0.75, "single": 0.5}
     assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)

@@ -119,7 +119,8 @@ def test_the_repr_describes_the_predictor(fitted: ImagePredictor) -> None:
         f"<ImagePredictor state: fitted; classes: 3 (blue, green, red); result: {summary['result']}; "
         f"networks: test_resnet; path: {fitted.path}>"
     )
-    assert summary["result"] == f"trial 0, accuracy {summary['valid_acc']:.4g}"
+    speed = f"{summary['images_per_s']:g} images/s without decoding"
+    assert summary["result"] == f"trial 0, accuracy {summary['valid_acc']:.4g}, {speed}"
     assert table.startswith("<table><tr><th>state</th><td>fitted</td></tr>")
     assert "<td>&lt;b&gt;</td>" in ImagePredictor(label="<b>")._repr_html_()
     assert repr(ImagePredictor()) == "<ImagePredictor state: not fitted; label: label>"

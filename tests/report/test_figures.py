@@ -24,19 +24,6 @@ def test_wrong_predictions_are_marked_by_colour_and_by_the_true_label():
     assert same_color(titles[0].get_color(), RIGHT)
 
 
-def test_ncol_sets_the_width_of_the_figure(tmp_path):
-    two, three = (predictions_figure(IMAGES, "aaa", "aaa", [1, 1, 1], ncol=ncol) for ncol in (2, 3))
-    assert two.get_figwidth() < three.get_figwidth()
-    assert two.get_figheight() > three.get_figheight()
-    two.savefig(tmp_path / "two.png")
-    assert (tmp_path / "two.png").stat().st_size > 1000
-
-
-def test_sequences_of_other_lengths_are_refused():
-    with pytest.raises(DataError, match="2 values of true for 3 images"):
-        predictions_figure(IMAGES, "aaa", "aa", [1, 1, 1])
-
-
 def titles_of(figure):
     return [axes.texts[-1].get_text().split("\n") for axes in figure.axes]
 

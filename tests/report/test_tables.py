@@ -7,7 +7,7 @@ import io
 import pandas as pd
 from rich.console import Console
 
-from saccade.report.tables import print_trials
+from saccade.report.tables import print_trials, seconds_line
 
 
 def printed(*rows: dict[str, object]) -> str:
@@ -49,3 +49,8 @@ def test_the_result_is_below_the_table():
     lines = console.file.getvalue().splitlines()
     assert any(" 0.50" in line for line in lines)
     assert lines[-2:] == [f"result: {result}", "trial 1 is not the result: it was lucky"]
+
+
+def test_phases_that_take_no_time_are_left_out() -> None:
+    seconds = {"decoding": 3.14, "training": 41.2, "selection": 0.01, "total": 44.35}
+    assert seconds_line(seconds) == "44.4 s: decoding 3.1, training 41.2"

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contracts.space_strategies import DICTS, FINITE_DICTS
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError
 from saccade.searcher import CmaEsSearcher, GPSearcher, QMCSearcher, RandomSearcher, TPESearcher
 from saccade.searcher.optuna_search import normal_scores
 from saccade.space import Categorical, Int, Real, canonical_key
 from saccade.testing.searcher_contract import ENDLESS
-from saccade.testing.space_strategies import DICTS, FINITE_DICTS
 
 MODELS = [TPESearcher, GPSearcher, CmaEsSearcher]
 EVENTS = st.tuples(st.integers(0, 3), st.floats(), st.sampled_from(["run", "pause", "complete", "fail"]))

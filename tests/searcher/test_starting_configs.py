@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.space_strategies import DICTS
 from saccade.errors import SpaceError, UnknownNameError
 from saccade.searcher import SEARCHERS, make_searcher
 from saccade.searcher.base import completed_configs
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, canonical_key
-from saccade.testing.space_strategies import DICTS
 
 SPACE = Dict(
     {

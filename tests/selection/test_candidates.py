@@ -193,15 +193,25 @@ def zero_the_end(path: Path) -> None:
 DAMAGES: list[tuple[Callable[[Path, Path], object], int, str]] = [
     (lambda one, _: swap(one / "best-0002.safetensors", one / "best-0001.safetensors"), 3, "epoch 1"),
     (lambda one, other: swap(one / "best-0002.safetensors", other / "best-0002.safetensors"), 2, "trial [02]"),
-    (lambda one, other: swap(one / "best-0002.outputs.npy", other / "best-0002.outputs.npy"), 2, ""),
+    (lambda one, other: swap(one / "best-0002.outputs.npy", other / "best-0002.outputs.npy"), 2, "outputs.npy"),
     (lambda one, _: zero_the_end(one / "best-0002.safetensors"), 3, "differ from their checksum"),
-    (lambda one, _: zero_the_end(one / "best-0002.outputs.npy"), 3, ""),
+    (lambda one, _: zero_the_end(one / "best-0002.outputs.npy"), 3, "outputs.npy, .* is missing or damaged"),
+    (lambda one, _: (one / "best-0002.outputs.npy").unlink(), 3, "outputs.npy, .* is missing or damaged"),
+    (lambda one, _: (one / "best-0002.safetensors").unlink(), 3, "weights that are missing"),
     (lambda one, _: save_file({"weight": torch.ones(3)}, one / "best-0002.safetensors"), 3, "another network"),
     (lambda one, _: (one / "blueprint.json").write_text('{"input": 3}'), 3, "blueprint.json is damaged"),
     # The other trial has the probe of the same network.
-    (lambda one, _: zero_the_end(one / "probe.npz"), 4, ""),
-    (lambda one, _: np.savez(one / "probe.npz", **{**np.load(one / "probe.npz"), "network": "other"}), 4, ""),
-    (lambda one, _: np.savez(one / "probe.npz", **{**np.load(one / "probe.npz"), "bias": [1]}), 4, ""),
+    (lambda one, _: zero_the_end(one / "probe.npz"), 4, "probe.npz is damaged"),
+    (
+        lambda one, _: np.savez(one / "probe.npz", **{**np.load(one / "probe.npz"), "network": "other"}),
+        4,
+        "another network",
+    ),
+    (
+        lambda one, _: np.savez(one / "probe.npz", **{**np.load(one / "probe.npz"), "bias": [1]}),
+        4,
+        "probe.npz is damaged",
+    ),
 ]
 """Damages of two trials, how many of four candidates are left, and the warning."""
 

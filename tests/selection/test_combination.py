@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from saccade.events import EpochDone, JobFailed
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.selection.candidates import Candidate, ranked, read_predictions
 from saccade.selection.combination import combine
 from saccade.selection.ensemble import MIN_IMAGES

@@ -107,6 +107,28 @@ def test_no_member_has_a_negligible_weight():
     assert (weights > 0).sum() > 3
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.05, 1), st.floats(0, 1)), min_size=2, max_size=6), st.integers(0, 2**16))
+def test_members_together_are_within_the_limits(loads, seed):
+    problem, rng = PROBLEMS["multiclass"], np.random.default_rng(seed)
+    targets = targets_of(problem, 200, rng)
+    models = [model(problem, targets, rng, 1.0) for _ in loads]
+    weights = select_weights(models, targets, problem, loads=np.array(loads))
+    assert np.array(loads)[weights > 0].sum(0).max() <= 1
+    assert weights.sum() == pytest.approx(1)
+
+
+def test_of_members_with_equal_gains_the_slowest_is_left_out():
+    problem, rng = PROBLEMS["multiclass"], np.random.default_rng(0)
+    targets = targets_of(problem, 2000, rng)
+    models = [model(problem, targets, rng, 1.0) for _ in range(3)]
+    assert (select_weights(models, targets, problem) > 0).all()
+    for slow in range(3):
+        loads = np.where(np.arange(3) == slow, 0.6, 0.3)[:, None]
+        weights = select_weights(models, targets, problem, loads=loads)
+        assert np.flatnonzero(weights == 0).tolist() == [slow]
+
+
 def test_cross_fitted_scores_of_noise_are_not_optimistic():
     """The best of many random models scores too high on the images that selected it."""
     problem = PROBLEMS["multiclass"]

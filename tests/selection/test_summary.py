@@ -52,6 +52,7 @@ def test_the_leaderboard_has_a_column_for_each_hyperparameter() -> None:
         "status",
         "score_val",
         "weight",
+        "images_per_s",
         "epochs_done",
         "best_epoch",
         "fit_time_s",

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.space_strategies import SPACES
 from saccade.errors import SpaceError
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space, canonical_key, from_json
-from saccade.testing.space_strategies import SPACES
 
 NAMES = {"Bool": Bool, "Categorical": Categorical, "Dict": Dict, "Int": Int, "List": List, "Real": Real}
 

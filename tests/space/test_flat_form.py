@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FixedTrial
 
+from contracts.space_strategies import DICTS, FINITE_DICTS, SPACES
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.space import (
     Bool,
@@ -26,7 +27,6 @@ from saccade.space import (
     suggest,
     to_optuna,
 )
-from saccade.testing.space_strategies import DICTS, FINITE_DICTS, SPACES
 
 
 def test_names_are_paths_and_constants_have_none():

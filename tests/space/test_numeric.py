@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.space_strategies import ints, reals
 from saccade.errors import SpaceError
 from saccade.space import Bool, Int, Real
-from saccade.testing.space_strategies import ints, reals
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.space_strategies import DICTS
 from saccade.errors import JournalError
 from saccade.events import (
     DataReady,
@@ -36,7 +37,6 @@ from saccade.study.life import StudyRecord
 from saccade.study.study import Study
 from saccade.study.trial import Status
 from saccade.testing.simulated_executor import SimulatedExecutor
-from saccade.testing.space_strategies import DICTS
 
 HISTORY = [
     RunStarted("r", 2, None),

@@ -11,7 +11,7 @@ from saccade.errors import HyperparameterError
 from saccade.study.function import FunctionTrainable, MissingScoreError
 from saccade.study.trial import Decision, Job
 from saccade.study.trial_files import LocalTrialFiles
-from saccade.testing.trainable_contract import Reports, TrainableContract
+from saccade.testing.trial_contracts import Reports, TrainableContract
 
 
 def saved_state(config, report, how):

@@ -13,8 +13,19 @@ from saccade.events import EpochDone, JobDone, JobFailed, JobStarted, TrialCreat
 from saccade.executor import Executor
 from saccade.scheduler import FIFOScheduler
 from saccade.study import study
-from saccade.study.life import ENDS, NO_REPORT, TIME_LIMIT, TRIAL_TIME_LIMIT, Action, Cause, Fact, StudyRecord, find_end
-from saccade.study.trial import Decision, Job, Status
+from saccade.study.life import (
+    ENDS,
+    NO_REPORT,
+    TIME_LIMIT,
+    TRIAL_TIME_LIMIT,
+    Action,
+    Budget,
+    Cause,
+    Fact,
+    StudyRecord,
+    find_end,
+)
+from saccade.study.trial import Decision, Job, Status, Trial
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.scheduler_contract import MemoryLog
 
@@ -123,7 +134,7 @@ def run(case, folder):
     """Run the study of a case; return its trial, executor and log."""
     scripts, options, status, *_ = CASES[case]
     executor, log = Scripted(*scripts), MemoryLog(options.get("log", []))
-    if log.events:
+    if log:
         (folder / "0000").mkdir()
         (folder / "0000" / "saved").touch()
     made = make_study(
@@ -182,7 +193,7 @@ def test_some_row_fits_whatever_the_facts_and_no_job_is_retried_that_was_done(ca
 
 def test_a_job_without_time_or_a_report_stays_open_for_a_later_process(tmp_path):
     log = MemoryLog([TrialCreated(0, {"x": 1}), JobStarted(0), TrialCreated(1, {"x": 2}), JobStarted(1)])
-    log.events += [EpochDone(1, 1, 0.5, 2.0), JobDone(1)]
+    log += [EpochDone(1, 1, 0.5, 2.0), JobDone(1)]
     executor = Scripted()
     made = make_study(
         {"x": 1}, executor=executor, deadline=Deadline(1.0, lambda: 0.0), log=log, files=LocalTrialFiles(tmp_path)
@@ -199,3 +210,20 @@ def test_retries_are_announced():
     assert [event for event in events if isinstance(event, Warned)] == [Warned("Trial 0 is retried from epoch 2: gone")]
     assert [job.checkpoint for job in executor.jobs] == [None, "saved"]
     assert made.trials[0].num_retries == 1
+
+
+def test_a_trial_needs_time_for_its_set_up_as_well() -> None:
+    now_s = 0.0
+    budget = Budget(Deadline(10, lambda: now_s), 0.0, None)
+    trial = Trial(0, {})
+    budget.submitted(trial)
+    assert budget.has_time_for_a_trial()  # nothing is known yet
+    now_s = 4.0
+    trial.reports.append(EpochDone(0, 0, 0.5, seconds=1.0, checkpoint="last-0000"))
+    budget.learn(trial)
+    assert budget.setup_s == 3.0
+    assert budget.has_time_for_a_trial()
+    assert budget.has_time_for(trial)
+    now_s = 7.0
+    assert not budget.has_time_for_a_trial()
+    assert not budget.has_time_for(trial)

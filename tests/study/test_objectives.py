@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone, JobFailed
-from saccade.study.objectives import check_objectives, check_score_name, pareto_front, same_costs, trial_costs
+from saccade.study.objectives import (
+    check_objectives,
+    check_score_name,
+    pareto_front,
+    same_costs,
+    speed_limits,
+    trial_costs,
+    within_limits,
+)
 from saccade.study.trial import Status, Trial
 
 
@@ -48,9 +56,27 @@ def test_the_shortest_latency_of_a_network_counts() -> None:
         trial(2, "b", 0.4, latency_ms=4.0),
         Trial(3, {"model": "a"}),
     ]
-    costs = trial_costs(trials, ["accuracy", "latency"])
+    costs = trial_costs(trials, ["latency_ms"])
     assert {number: cost["latency_ms"] for number, cost in costs.items()} == {0: 3.0, 1: 3.0, 2: 4.0}
     assert [each.number for each in pareto_front(trials, ["accuracy", "latency"])] == [1]
+
+
+def test_trials_within_the_limits_or_else_the_nearest_are_returned() -> None:
+    trials = [
+        trial(0, "a", 0.5, image_ms=5.0, latency_ms=8.0),
+        trial(1, "a", 0.6, image_ms=4.0, latency_ms=9.0),
+        trial(2, "b", 0.4, image_ms=20.0, latency_ms=30.0),
+        trial(3, "c", 0.9),  # of a run that measured nothing
+        Trial(4, {"model": "a"}),
+    ]
+
+    def numbers(*limits: float | None) -> list[int]:
+        return [each.number for each in within_limits(trials, speed_limits(*limits))]
+
+    assert numbers(None, None) == [0, 1, 2, 3]
+    assert numbers(250, None) == numbers(None, 8.0) == numbers(250, 8.0) == [0, 1]
+    assert numbers(50, 30.0) == [0, 1, 2]
+    assert numbers(251, None) == numbers(50, 7.0) == numbers(1e9, 1e-9) == [0, 1]
 
 
 def test_hyperparameters_of_training_do_not_change_what_a_network_costs() -> None:

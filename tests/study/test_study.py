@@ -16,7 +16,7 @@ from saccade.scheduler import FIFOScheduler
 from saccade.searcher import GridSearcher
 from saccade.space import Categorical, Int, Real
 from saccade.study.function import FunctionTrainable
-from saccade.study.study import NUM_FAILURES
+from saccade.study.life import NUM_FAILURES
 from saccade.study.trial import Decision, Job, Status, Trainable
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.testing.simulated_executor import SimulatedExecutor
@@ -436,7 +436,7 @@ def test_nothing_is_looked_for_among_all_trials(curve):
             raise AssertionError("all trials are gone through")
 
     study, executor = simulated(num_trials=20)
-    study._record.trials = study._standings._trials = Unsearched()
+    study._record.trials = Unsearched()
     executor._curve = lambda config: [config["x"], *curve] if config["x"] > 0.3 else [0.01]
     study.run()
     assert len(study.trials) == 20

@@ -11,7 +11,7 @@ from saccade.errors import DivergedError
 from saccade.events import EpochDone
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Decision, Job, Trainable, Trial
-from saccade.testing.trainable_contract import Reports, TrainableContract
+from saccade.testing.trial_contracts import Reports, TrainableContract
 
 
 class TestFunctionTrainable(TrainableContract):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from saccade.data.examples import Examples
 from saccade.errors import DataError
-from saccade.tasks.matching import match_classes, widened
+from saccade.tasks.matching import match_classes, names_of_classes, widened
 from saccade.tasks.problem import Problem
 
 PETS = ["ant", "bee", "cow"]
@@ -98,3 +98,11 @@ def test_accents_may_be_decomposed():
     problem = Problem.of(["caf\u00e9", "bar", "cow"])
     assert match_classes(examples, problem, None, "it", "the predictor").labels.tolist() == ["caf\u00e9", "bar"]
     assert widened(problem, None, examples)[0] is problem
+
+
+def test_classes_of_further_images_are_added_by_name():
+    further = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series([0, 1]), ["ant", "dog"])
+    problem, names = widened(Problem.of([0, 1]), ["cat", "dog"], further)
+    assert (problem.classes, names) == ((0, 1, 2), ["cat", "dog", "ant"])
+    assert names_of_classes([0, 2], ["ant", "bee", "cow"]) == ["ant", "cow"]
+    assert names_of_classes([5.0, 7.5], None) == ["5.0", "7.5"]

@@ -196,7 +196,7 @@ class TestArguments:
             ),
             ({"starting_configs": [{"y": 1}]}, UnknownNameError, "Unknown hyperparameter 'y'"),
             ({"resume": True}, HyperparameterError, "Pass path"),
-            ({"space": [1]}, SpaceError, "needs a space.Dict or a dict"),
+            ({"space": [1]}, SpaceError, "is not a mapping"),
         ],
     )
     def test_invalid_arguments_are_errors_before_work_begins(self, options, error, message):

@@ -22,23 +22,18 @@ from saccade.report.figures import predictions_figure
 from saccade.report.tables import output_console, print_trials
 from saccade.space import Categorical
 
-SIDE, MARGIN = 32, 2
-"""Pixels of a side of an image, and of its empty border."""
+SIDE, MARGIN = 32, 2  # pixels of a side of an image, and of its empty border
 
 PHOTOGRAPHS, PREDICTIONS, WHY = "photographs.png", "predictions.png", "why.png"
 """The figures: test photographs and test digits with predictions; saliency and similar training images."""
 
-NUM_PHOTOGRAPHS = 20
-"""Training images per class, and test images per class."""
+NUM_PHOTOGRAPHS = 20  # training images per class, and test images per class
 
 PRETRAINED: dict[str, Any] = {"model": "tf_efficientnet_lite0", "epochs": 1, "transfer_lr_mult": 0.0}
 """A linear classifier on the features of the network whose ImageNet weights are installed with Saccade."""
 
-NUM_REASONS = 6
-"""Images in the second figure."""
-
-TIME_LIMIT_S = 300
-"""The search takes a fraction of it, unless the machine is busy."""
+NUM_SHOWN, NUM_REASONS = 24, 6  # images in a figure of predictions, and in the one of explanations
+TIME_LIMIT_S = 300  # the search takes a fraction of it, unless the machine is busy
 
 HYPERPARAMETERS: dict[str, Any] = {
     "model": Categorical("test_resnet", "resnet10t"),
@@ -58,8 +53,8 @@ def run_demo(
 ) -> dict[str, float]:
     """Classify photographs by pretrained features, then search on digits; evaluate, draw predictions and explanations.
 
-    `out` is the folder for ``photographs/`` and ``digits/`` (the images), their runs, and the pictures. The search on
-    digits uses `num_images`, or all 1797. Returns its scores on the test images, as `ImagePredictor.evaluate` does.
+    `out` is the folder of images, runs and pictures; the search uses `num_images` digits, or all 1797. Returns its
+    scores.
     """
     console = output_console()
     start_s = time.perf_counter()
@@ -134,7 +129,7 @@ def write_digits(folder: Path, num_images: int | None = None) -> int:
     return len(labels)
 
 
-def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, num_images: int = 24) -> Path:
+def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path) -> Path:
     """Draw some of the test images with their predictions, and return the path of the figure.
 
     Half of the images are those with the lowest confidence; half are drawn at random.
@@ -142,8 +137,8 @@ def draw_predictions(predictor: ImagePredictor, test: ImageDataset, path: Path, 
     found = predictor.pipeline.predict(test["image"].tolist())
     confidence = np.array(found.label_probabilities)
     by_confidence = np.argsort(confidence, kind="stable")
-    rest = np.random.default_rng(0).permutation(by_confidence[num_images // 2 :])
-    shown = np.concatenate([by_confidence[: num_images // 2], rest])[:num_images]
+    rest = np.random.default_rng(0).permutation(by_confidence[NUM_SHOWN // 2 :])
+    shown = np.concatenate([by_confidence[: NUM_SHOWN // 2], rest])[:NUM_SHOWN]
     predicted = np.asarray(predictor.classes)[found.main_class]
     true = test["label"].to_numpy()
     images = test["image"].to_numpy()

@@ -21,9 +21,9 @@ from PIL import features
 from rich.filesize import decimal
 
 from saccade._version import __version__
-from saccade.data.scanning import num_usable_cores
 from saccade.data.sources.download import cache_folder
-from saccade.errors import SaccadeError
+from saccade.errors import SaccadeError, count_of
+from saccade.executor import num_usable_cpus
 from saccade.fit.run_folder import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name
 from saccade.models.embedded import embedded_networks, package_faults
@@ -39,8 +39,7 @@ PROBE_TIMEOUT_S = 3.0
 TIMED_NETWORK, TIMED_BATCH, TIMED_SIDE = "resnet18", 4, 64
 """A training step that takes some hundredths of a second on a laptop."""
 
-MOST_TIMED_STEPS, TIMING_S = 5, 0.5
-"""Limits of the timing of one number format."""
+MOST_TIMED_STEPS, TIMING_S = 5, 0.5  # limits of the timing of one number format
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ def _device() -> Fact:
 
 
 def _processor() -> Fact:
-    num_cores, num_threads = num_usable_cores(), torch.get_num_threads()
+    num_cores, num_threads = num_usable_cpus(), torch.get_num_threads()
     capability = torch.backends.cpu.get_cpu_capability().replace("DEFAULT", "no vector instructions")
-    text = f"{_count(num_cores, 'core')}, {_count(num_threads, 'thread')} for arithmetic, {capability}"
+    text = f"{count_of(num_cores, 'core')}, {count_of(num_threads, 'thread')} for arithmetic, {capability}"
     if num_threads > num_cores:
         advice = f"threads wait for each other: set OMP_NUM_THREADS={num_cores}, or fit --threads {num_cores}"
         return Fact("processor", text, "note", advice)
@@ -194,7 +193,9 @@ def _weights() -> Fact:
         return Fact("weights", f"{folder} is not a folder ({WEIGHTS_FOLDER_VARIABLE})", "problem", advice)
     files = sorted(folder.glob(f"*{SUFFIX}"))
     odd = [file.name for file in files if not is_usable(file)]
-    text = f"{folder} ({WEIGHTS_FOLDER_VARIABLE}): {len(files) - len(odd)} of {_count(len(files), 'file')} can be used"
+    text = (
+        f"{folder} ({WEIGHTS_FOLDER_VARIABLE}): {len(files) - len(odd)} of {count_of(len(files), 'file')} can be used"
+    )
     if odd:
         shown = ", ".join(odd[:3]) + (", …" if len(odd) > 3 else "")
         advice = f"these are damaged, or not named after a network, as resnet18{SUFFIX} is: {shown}"
@@ -254,7 +255,3 @@ def _extras() -> Fact | None:
     wanted = [extra for extra, names in missing.items() if names]
     advice = f"where you want them: pip install 'saccade[{','.join(wanted)}]'" if wanted else ""
     return Fact("extras", text, "OK", advice)
-
-
-def _count(num: int, thing: str) -> str:
-    return f"{num} {thing}{'' if num == 1 else 's'}"

@@ -16,8 +16,7 @@ from sklearn.datasets import load_sample_image
 
 from saccade.errors import DataError
 
-SIDE = 96
-"""Pixels of a side of an image."""
+SIDE = 96  # pixels of a side of an image
 
 
 @dataclass(frozen=True)

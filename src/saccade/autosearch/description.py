@@ -19,8 +19,7 @@ from torch import nn
 from saccade.autosearch.features import ADAPTIVE, FAMILIES, Description, NetworkDescription
 from saccade.data.splitting import stratified_order
 from saccade.models.catalogue import published_top1, resolve_name, split_name
-from saccade.models.custom import CustomObject
-from saccade.models.network import network_input
+from saccade.models.network import CustomObject, network_input
 from saccade.models.weights import WEIGHTS_FOLDER_VARIABLE, find_weights, networks_in_folder
 from saccade.numerics.device import Numerics, choose_device
 from saccade.tasks.metrics import Metric

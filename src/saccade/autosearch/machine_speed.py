@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -16,13 +17,15 @@ from saccade.models.network import build_network
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
 from saccade.space import Dict
 from saccade.training.recipes.building import stored_channels
-from saccade.training.recipes.recipe import choices
+from saccade.training.recipes.recipe import choices, usual_side
 
 # Estimated seconds of a step of `measure_log_speed` on the machine of the portfolio's recordings.
 # The portfolio predicts 6.1 ms for an image of 224 pixels with mobilenetv2_100. On a CPU with float32, such an image
 # took 14.4 times as long as one of the 8 images of a step. Measure the step again, together with that network, when its
 # layers or the portfolio's costs change.
 RECORDED_STEP_S = 0.0034
+RECORDED_GMACS_PER_S = 400.0  # of forward passes there, if each image takes .6 GMACs in addition to its network
+GMACS_PER_S = {"cuda": 10_000.0, "mps": 1000.0}  # small layers show little about a GPU, so that of a small one
 
 MEASURED_S, MAX_STEPS = 0.25, 50  # seconds of timed training steps, and the most of them
 NUM_IMAGES, NUM_RUNS = 4, 3  # of a timed forward pass; the fastest run counts, as other processes may use the machine
@@ -41,6 +44,14 @@ def measure_log_speed(
     with cpu_threads(num_threads):
         seconds = _step_s(torch.device(device), longest_s)
     return math.log(max(seconds, 1e-6) / RECORDED_STEP_S)
+
+
+@cache
+def gmacs_per_second(device: str) -> float:
+    """Return about how many billions of multiply-accumulates of forward passes a device does per second."""
+    if device in GMACS_PER_S:
+        return GMACS_PER_S[device]
+    return RECORDED_GMACS_PER_S / math.exp(measure_log_speed(device))
 
 
 def _step_s(device: torch.device, longest_s: float) -> float:
@@ -108,6 +119,7 @@ def forward_seconds(
         part_s = (end_s - time.perf_counter()) / (len(networks) - number)
         if not isinstance(model, str) or time.perf_counter() >= end_s:
             continue
+        img_size = img_size or usual_side(model)
         described = describe_recipe({"model": model, "img_size": img_size}, weights=weights, device=device).network
         if described in found:
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 
@@ -22,10 +22,11 @@ class Probes:
 
     A linear probe of a pretrained network scores about like a fine-tuning with poor hyperparameters. A training that
     starts from the probe first drops below it, and gains most when the learning rate falls at the end of its schedule.
-    `epochs`, ascending, are those of learning curves.
+    `epochs`, ascending, are those of learning curves. `screened` are scores of probes on few images, by network.
     """
 
-    def __init__(self, epochs: Sequence[float]) -> None:
+    def __init__(self, epochs: Sequence[float], screened: Mapping[Hashable, float] | None = None) -> None:
+        self._screened = screened or {}
         self._epochs = np.asarray(epochs)
         persistence = np.exp(-np.array([0.0, *epochs]) / PERSISTENCE_EPOCHS)
         # Factors on the standard deviations of forecasts for trainings from a probe, at epoch 0 and at `epochs`.
@@ -40,9 +41,17 @@ class Probes:
     ) -> np.ndarray:
         """Return learning curves from a probe, its score first, by `curves` (num_configs, num_epochs) without it."""
         best = curves.max(axis=1)
-        for network in dict.fromkeys(networks):
-            of_network = best[[each == network for each in networks]]
-            self._expected.setdefault(network, float(np.quantile(of_network, PROBE_QUANTILE)))
+        expected = {
+            network: float(np.quantile(best[[each == network for each in networks]], PROBE_QUANTILE))
+            for network in dict.fromkeys(networks)
+            if network not in self._expected
+        }
+        # Short probes show the differences between networks, but their scores are lower than those of whole ones.
+        screened = [network for network in expected if network in self._screened]
+        if screened:
+            offset = float(np.mean([expected[network] - self._screened[network] for network in screened]))
+            expected |= {network: self._screened[network] + offset for network in screened}
+        self._expected |= expected
         probes = np.array([[self._expected[network]] for network in networks])
         done = np.minimum(self._epochs / np.asarray(num_epochs)[:, None], 1.0)
         gain = best[:, None] - probes

@@ -18,12 +18,13 @@ from saccade.autosearch.probes import Probes
 from saccade.autosearch.steps import HORIZONS, Item, best_step
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError
 from saccade.events import EpochDone
-from saccade.scheduler.auto import AutoScheduler
+from saccade.scheduler.asha import AutoScheduler
 from saccade.scheduler.base import Scheduler, StudyState
 from saccade.searcher.base import Searcher, exhausted
-from saccade.searcher.random_search import RandomSearcher
+from saccade.searcher.sampling import RandomSearcher
 from saccade.space import Dict, canonical_key, encode, from_optuna
-from saccade.space.constants import copied
+from saccade.space.base import copied
+from saccade.study.objectives import load
 from saccade.study.trial import Decision, Job, Status, Trial
 
 POOL_SIZE = 256  # configurations among which the next one is chosen; more take more time and gain little
@@ -36,6 +37,7 @@ NUM_OFFSPRING = 8  # variations of the best configurations that enter the pool a
 PASSES, PASSES_OF_PRETRAINED = 3.5, 2.3
 
 SPEED_WEIGHT = 0.25  # weight of the measured speed of the machine, in observations, where networks were timed as well
+FASTEST = 3.0  # how many times as fast as `forward_s` a network may be in predictions: folded, in the fastest numerics
 RECONSIDERING_PART = 0.01  # of the training time, spent on reconsidering running trials before their targets
 
 
@@ -82,8 +84,13 @@ class AutoSearch(Searcher, Scheduler):
         Whether an ensemble may be the result: see `saccade.autosearch.steps.best_step`.
     num_probed : float
         The most images that a linear probe is fitted to.
+    screened : mapping
+        Scores of linear probes on few images, by `Description.network`; see `saccade.training.trial.screening`.
     cached : collection
         Each `Description.network` whose features were cached by an earlier fit, so that its probe costs little.
+    limits : mapping
+        Limits of the predictor's costs by name, in milliseconds. Networks that exceed them are not tried further: by
+        `forward_s`, or by the costs in their first report.
     max_epochs : int or None
         The most epochs of any configuration, for searches without a time limit; None is that of the
         space's default configuration.
@@ -121,7 +128,9 @@ class AutoSearch(Searcher, Scheduler):
         forward_s: Mapping[Any, float] | None = None,
         is_for_mean: bool = False,
         num_probed: float = math.inf,
+        screened: Mapping[Hashable, float] | None = None,
         cached: Collection[Hashable] = (),
+        limits: Mapping[str, float] | None = None,
         max_epochs: int | None = None,
     ) -> None:
         super().__init__(space, seed=seed, starting_configs=starting_configs)
@@ -129,14 +138,18 @@ class AutoSearch(Searcher, Scheduler):
         self.portfolio = portfolio or Portfolio.load()
         self.score_range = score_range
         self.forecaster = Forecaster((EARLIEST, *HORIZONS))
-        self.probes = Probes(HORIZONS)
+        low, high = score_range
+        self.probes = Probes(HORIZONS, {key: (score - low) / (high - low) for key, score in (screened or {}).items()})
         self.costs = EpochCosts(
             log_speed,
             prior_weight=SPEED_WEIGHT if forward_s else 1.0,
             probed_part=min(1.0, num_probed / max(data.num_images, 1)),
             cached=cached,
         )
-        self.forward_s = forward_s or {}
+        self.forward_s, self.limits = forward_s or {}, limits or {}
+        # The largest part of a limit that a network uses; a network may be faster in predictions than `forward_s`.
+        least_ms = min(self.limits.values(), default=math.inf)
+        self.loads = {network: 1000 * seconds / FASTEST / least_ms for network, seconds in self.forward_s.items()}
         self.is_for_mean, self.max_epochs = is_for_mean, max_epochs
         self._log_speed = log_speed or 0.0
         self._source = RandomSearcher(self.space, seed=seed)
@@ -398,6 +411,8 @@ class AutoSearch(Searcher, Scheduler):
             return Decision.CONTINUE
         item = self._item_of(state.trials[report.trial].config)
         item.unconsidered_s += report.seconds
+        if self.limits:
+            self.loads[item.network] = load(report.metrics, self.limits)
         is_due = report.epoch >= item.target
         is_cheap = item.unconsidered_s * RECONSIDERING_PART >= self._reconsidering_s
         # Epoch 0 is not a horizon: starting a training whose probe is known changes no forecast.

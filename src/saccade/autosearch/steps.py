@@ -86,6 +86,9 @@ def best_step(search: AutoSearch, items: list[Item]) -> tuple[Item, int] | None:
     """
     if not items:
         return None
+    loads = [search.loads.get(item.network, 0.0) for item in items]
+    # Without a network within the limits, the nearest.
+    items = [item for item, load in zip(items, loads, strict=True) if load <= max(1.0, min(loads))]
     forecaster, costs, probes = search.forecaster, search.costs, search.probes
     best, trained, seconds_left = search.best, search.trained, search.seconds_left
     imagined = _forecast_of_running(search)

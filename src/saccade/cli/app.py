@@ -14,20 +14,17 @@ import typer
 from typer.core import TyperGroup
 
 from saccade._version import __version__
-from saccade.cli.apps import demo, doctor, sample_data
+from saccade.cli.apps import demo, doctor, models, sample_data
 from saccade.cli.check import check
-from saccade.cli.explain import explain
 from saccade.cli.fit import fit, fit_command
-from saccade.cli.models import models
-from saccade.cli.predict import predict
+from saccade.cli.predict import explain, predict
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
 from saccade.events import warnings_in
 
-WRONG = 2
-"""Exit code of a command that failed."""
+WRONG = 2  # exit code of a command that failed
 
 
 class _Commands(TyperGroup):
@@ -50,9 +47,7 @@ class _Commands(TyperGroup):
         except BrokenPipeError:  # the reader of the output has closed it
             raise
         except (SaccadeError, OSError) as error:
-            text = str(error).split("\n\n", 1)[
-                0
-            ]  # without the traceback of a trial, which is in the run's events as well
+            text = str(error).partition("\n\n")[0]  # without a trial's traceback, which is in the run's events as well
             typer.echo(f"saccade: {in_cli_words(text) if isinstance(error, SaccadeError) else text}", err=True)
             raise typer.Exit(WRONG) from None
 

@@ -1,4 +1,4 @@
-"""``saccade demo``, ``saccade doctor`` and ``saccade sample-data``."""
+"""``saccade demo``, ``doctor``, ``sample-data`` and ``models``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-PROBLEM = 1
-"""Exit code if a fit would fail."""
+from saccade.errors import UnknownModelError
+
+PROBLEM = 1  # exit code if a fit would fail
 
 
 def demo(
@@ -62,3 +63,28 @@ def sample_data(
     for source in SOURCES.values():
         typer.echo(source.credit)
     typer.echo(f"To train on them: saccade fit {folder} --time-limit 60 --out run")
+
+
+def models(
+    pattern: Annotated[str | None, typer.Argument(help="Part of a name, or a pattern such as 'resnet*'.")] = None,
+    license: Annotated[  # noqa: A002
+        str | None, typer.Option(help="Only weights with these licences, such as mit,apache-2.0; 'free' is any use.")
+    ] = None,
+    detailed: Annotated[
+        bool, typer.Option("--detailed", help="Show where the weights are, their licence, size and accuracy.")
+    ] = False,
+) -> None:
+    """List the networks that can be searched."""
+    from saccade.models.catalogue import list_models
+
+    names = list_models(pattern, license=None if license is None else license.split(","))
+    if not names:
+        asked = "" if license is None else f" with the license {license}"
+        raise UnknownModelError(f"No network name matches {pattern!r}{asked}; `saccade models` lists all names.")
+    if detailed:
+        from saccade.models.listing import models_table
+
+        typer.echo(models_table(names).to_string(index=False))
+        return
+    for name in names:
+        typer.echo(name)

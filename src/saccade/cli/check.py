@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from saccade.cli.arguments import Encoding, LabelSep
 from saccade.cli.printing import check_output, print_remark
+from saccade.cli.words import Encoding, LabelSep
 from saccade.errors import DataError, explained_file_errors
 
 if TYPE_CHECKING:
@@ -17,12 +17,10 @@ if TYPE_CHECKING:
     from saccade.data.checks import CheckReport
     from saccade.data.dataset import ImageDataset
 
-MISLEADING = 1
-"""Exit code if a finding makes scores misleading."""
+MISLEADING = 1  # exit code if a finding makes scores misleading
 
 
-NUM_FILES_SHOWN = 3
-"""Files shown for each finding; the table of --csv has all of them."""
+NUM_FILES_SHOWN = 3  # files shown for each finding; the table of --csv has all of them
 
 
 def check(
@@ -48,10 +46,11 @@ def check(
     """Check images for problems.
 
     It finds unreadable files, duplicates, images in both the training and the test set, and tiny classes. The exit code
-    is 1 if a finding is an error, because scores would be misleading, or if files of a table are missing; else 0.
+    is 1 if a finding is an error, because scores would be misleading; 2 if files of a table are missing; else 0.
     """
-    from saccade.cli.inputs import TableColumns, is_table, label_columns
+    from saccade.cli.inputs import TableColumns, label_columns
     from saccade.data.decoding import is_url
+    from saccade.data.sources.tables import is_table
     from saccade.data.sources.unreadable import NO_FILE, describe_unreadable
 
     check_output(csv)
@@ -82,8 +81,9 @@ def check(
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:
     """Return the images of each split; images outside of class folders have no labels."""
-    from saccade.cli.inputs import is_table, read_splits
+    from saccade.cli.inputs import read_splits
     from saccade.data.dataset import ImageDataset
+    from saccade.data.sources.tables import is_table
 
     try:
         splits = read_splits(data, columns)

@@ -13,7 +13,7 @@ from saccade.data.examples import read_examples
 from saccade.data.sources.folders import find_images
 from saccade.data.sources.sources import local_file, local_path
 from saccade.data.sources.splits import class_folder, descend_to_splits, find_splits
-from saccade.data.sources.tables import read_table
+from saccade.data.sources.tables import is_table, read_table
 from saccade.errors import DataError, UnknownNameError
 
 
@@ -85,12 +85,6 @@ def read_files(sources: list[str]) -> list[str]:
         else:
             raise DataError(f"There are no images in {source} or its subfolders.")
     return files
-
-
-def is_table(source: str) -> bool:
-    """Return whether the source is a CSV or TSV file, or the URL of one."""
-    name = source.split("?")[0].split("#")[0] if is_url(source) else source
-    return name.lower().endswith((".csv", ".tsv")) and not Path(source).is_dir()
 
 
 def _read_table(source: str, columns: TableColumns) -> ImageDataset:

@@ -1,4 +1,4 @@
-"""``saccade predict``."""
+"""``saccade predict`` and ``explain``."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade.cli.arguments import Images, Run
 from saccade.cli.printing import check_output, printable
-from saccade.errors import explained_file_errors
-
-UNREADABLE = "cannot be read"
-"""Printed instead of a class; a warning contains the reason."""
+from saccade.cli.words import Images, Run
+from saccade.errors import DataError, count_of, explained_file_errors
 
 
 def predict(
@@ -23,6 +20,14 @@ def predict(
         Path | None,
         typer.Option(metavar="FILE", help="Write a table: image, label, and p_<class> for each class."),
     ] = None,
+    unknown: Annotated[
+        str | None,
+        typer.Option(metavar="LABEL", help="Label for images that are unlike the training images."),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Part of known images that get the label --unknown; 0.05 if not given."),
+    ] = None,
 ) -> None:
     """Print the label of each image, and its probability.
 
@@ -31,13 +36,19 @@ def predict(
     import pandas as pd  # slow to import, as torch is
 
     from saccade.cli.inputs import read_files
+    from saccade.inference.feature_bank import FALSE_ALARM_RATE
     from saccade.predictor import ImagePredictor
+    from saccade.report.figures import UNREADABLE
 
     check_output(csv)
     predictor = ImagePredictor.load(run, verbosity=2 if csv else 1)
+    predictor.predict([], unknown=unknown, false_alarm_rate=false_alarm_rate)  # raises an error if they are invalid
     files = read_files(images)
-    found = predictor.pipeline.predict(files, verbosity=predictor.verbosity)
+    rate = FALSE_ALARM_RATE if unknown is not None and false_alarm_rate is None else false_alarm_rate
+    found = predictor.pipeline.predict(files, verbosity=predictor.verbosity, false_alarm_rate=rate)
     names = [None if each is None else ",".join(each) for each in found.names(predictor.class_names)]
+    for row in found.unknown.nonzero()[0]:
+        names[row] = unknown
     if csv is None:
         shown = [
             (printable(file), UNREADABLE if name is None else name, "" if p is None else f"{p:.3f}")
@@ -54,5 +65,64 @@ def predict(
         pd.DataFrame(columns).to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
     counts = Counter("read" if name is not None and not predictor.classes else name for name in names)
     parts = [f"{UNREADABLE if name is None else name} ({num})" for name, num in counts.most_common()]
-    typer.echo(f"{len(names)} image{'s' * (len(names) != 1)}: {', '.join(parts)}")
+    typer.echo(f"{count_of(len(names), 'image')}: {', '.join(parts)}")
     typer.echo(f"written to {printable(str(csv))}")
+
+
+FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")  # formats of the figure
+
+
+def explain(
+    run: Run,
+    images: Images,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="File of the figure: PNG, JPEG, WebP, PDF or SVG by its extension.")
+    ] = Path("why.png"),
+    k: Annotated[int, typer.Option("-k", metavar="NUM", help="Number of similar training images for each image.")] = 4,
+    num_images: Annotated[
+        int, typer.Option(metavar="NUM", help="Maximum number of images; of more, those with the lowest confidence.")
+    ] = 12,
+    among: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR|ZIP|URL",
+            help="The training images, in a folder for each class.  [default: the images of the fit]",
+        ),
+    ] = None,
+) -> None:
+    """Draw an explanation of each prediction: a saliency map, and the most similar training images.
+
+    Unreadable images are listed; it is an error only if all images are unreadable.
+    """
+    from saccade.cli.inputs import read_files, read_splits
+    from saccade.data.sources.tables import is_table
+    from saccade.predictor import ImagePredictor
+    from saccade.report.figures import UNREADABLE, reasons_figure
+
+    if out.suffix.lower() not in FIGURE_SUFFIXES:
+        raise DataError(
+            f"{out} is not the name of a supported image file; pass --out with a name that ends in "
+            f"{', '.join(FIGURE_SUFFIXES)}"
+        )
+    if among is not None and is_table(among):
+        raise DataError(f"{among} is a table; pass --among with the training images in a folder for each class")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_output(out)
+    predictor = ImagePredictor.load(run)
+    files = read_files(images)
+    train = None if among is None else read_splits(among).train
+    reasons = predictor.reasons(files, k, num_images, train)
+    with explained_file_errors(out):
+        reasons_figure(reasons).savefig(out)
+    rows = [("image", "label", "probability", "nearest", "similarity")]
+    for reason in reasons:
+        probability = "" if reason.probability is None else f"{reason.probability:.3f}"
+        nearest = next(iter(reason.neighbours), None)
+        label, similarity = ("", "") if nearest is None else (nearest.label or "", f"{nearest.similarity:.2f}")
+        rows.append((printable(str(reason.image)), reason.predicted or UNREADABLE, probability, label, similarity))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    for row in rows:
+        typer.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    if len(reasons) < len(files):
+        typer.echo(f"{len(reasons)} of {len(files)} images; pass --num-images to show more")
+    typer.echo(f"written to {printable(str(out))}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from saccade.cli.arguments import Encoding, LabelSep, Run
+from saccade.cli.words import Encoding, LabelSep, Run
 
 
 def resume(
@@ -67,6 +67,10 @@ def leaderboard(
 def choose(
     run: Annotated[Path, typer.Argument(help="The run folder of a search with several --objectives.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictor.")],
+    min_images_per_s: Annotated[
+        float | None,
+        typer.Option(metavar="N", help="Minimum throughput in images per second, as measured by the search."),
+    ] = None,
     max_latency_ms: Annotated[
         float | None,
         typer.Option(metavar="MS", help="Maximum latency in ms per image, as measured by the search."),
@@ -82,7 +86,11 @@ def choose(
     from saccade.predictor import ImagePredictor
 
     chosen = ImagePredictor.load(run).choose(
-        max_latency_ms=max_latency_ms, max_params=max_params, max_bytes=max_bytes, min_score=min_score
+        min_images_per_s=min_images_per_s,
+        max_latency_ms=max_latency_ms,
+        max_params=max_params,
+        max_bytes=max_bytes,
+        min_score=min_score,
     )
     chosen.save(out)
     typer.echo(f"result: {chosen.fit_summary()['result']}")

@@ -1,18 +1,36 @@
-"""Messages of Python's functions in the words of the command line, and advice for unknown options."""
+"""Options that several commands have, advice for unknown ones, and messages of Python's functions in their words."""
 
 from __future__ import annotations
 
 import itertools
 import re
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from saccade.errors import UnknownArgumentError, near_names, suggestion
+
+Run = Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")]
+Images = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="IMAGE|DIR...", help="Image files, URLs, patterns, and folders and archives with images at any depth."
+    ),
+]
+LabelSep = Annotated[
+    str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")
+]
+Encoding = Annotated[str | None, typer.Option(metavar="NAME", help="Encoding of a table, such as cp1252.")]
 
 _PYTHON = {
     r"ImagePredictor\((\w+=[^()]*)\)": r"\1",
     r"fit\((?:…|\.\.\.), (\w+=[^()]*)\)": r"\1",
     r"\broot=": "image_root=",
     r"\bpath=": "out=",
+    r"\bunknown=…": "--unknown",
+    r"\bfalse_alarm_rate\b": "--false-alarm-rate",
     r"\blabel_column\b": "--label",
     r"(?<![-\w])tuning_data\b": "the folder val/",
     r"(?<![-\w])train_data\b": "the training data",
@@ -29,13 +47,7 @@ def flag_of(name: str) -> str:
 
 
 def in_cli_words(message: str) -> str:
-    """Write arguments of Python in a message as the command line does.
-
-    Examples
-    --------
-    >>> in_cli_words("refit_full=True is not supported together with ensemble=3; pass tuning_data")
-    '--refit-full is not supported together with --ensemble 3; pass the folder val/'
-    """
+    """Write arguments of Python in a message as the command line does."""
     from saccade.fit.config_file import FitConfig
     from saccade.fit.options import options_of
 

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 NAMES = (
     "accuracy", "average_precision", "balanced_accuracy", "f1", "f1_macro", "f1_micro", "f1_weighted", "log_loss",
-    "mcc", "mean_absolute_error", "mean_squared_error", "median_absolute_error", "precision", "precision_macro",
-    "precision_micro", "precision_weighted", "quadratic_kappa", "r2", "recall", "recall_macro", "recall_micro",
-    "recall_weighted", "roc_auc", "roc_auc_ovo", "roc_auc_ovo_weighted", "roc_auc_ovr", "roc_auc_ovr_weighted",
-    "root_mean_squared_error",
+    "mcc", "mean_absolute_error", "mean_squared_error", "median_absolute_error", "pearsonr", "precision",
+    "precision_macro", "precision_micro", "precision_weighted", "quadratic_kappa", "r2", "recall", "recall_macro",
+    "recall_micro", "recall_weighted", "roc_auc", "roc_auc_ovo", "roc_auc_ovo_weighted", "roc_auc_ovr",
+    "roc_auc_ovr_weighted", "root_mean_squared_error", "spearmanr",
 )  # fmt: skip
 """Metrics of AutoGluon; `saccade.tasks.metrics.make_metric` has more."""
 
@@ -40,7 +40,7 @@ class NamedMetric(str):
         from saccade.tasks.problem import Problem
 
         true, given = np.asarray(y_true), np.asarray(y_pred)
-        is_number = self.endswith("_error") or self == "r2"
+        is_number = self.endswith("_error") or self in ("pearsonr", "r2", "spearmanr")
         labels = true if is_number or given.ndim == 2 else np.concatenate([true, given])
         kind = "regression" if is_number else "binary" if len(np.unique(labels)) == 2 else "multiclass"
         problem = Problem.of(labels, kind)
@@ -62,20 +62,10 @@ def make_scorer(
     needs_threshold: bool = False,
     **kwargs: Any,
 ) -> Callable[..., float]:
-    """Return a scorer of a function of your own, for `ImagePredictor(eval_metric=…)`, with a name.
+    """Return a scorer of a function ``f(y_true, y_pred, **kwargs)``, for `ImagePredictor(eval_metric=…)`, with a name.
 
-    Parameters
-    ----------
-    name
-        The key in the dict of `ImagePredictor.evaluate`.
-    score_func
-        ``f(y_true, y_pred, **kwargs)``.
-    optimum
-        Has no effect.
-    greater_is_better
-        False for an error or a loss; its negative is reported.
-    needs_proba, needs_threshold
-        Whether `y_pred` are probabilities, or continuous decisions, instead of labels.
+    `optimum` has no effect. An error or a loss has `greater_is_better` False; its negative is reported. `needs_proba`
+    and `needs_threshold` are whether `y_pred` are probabilities, or continuous decisions, instead of labels.
     """
     import sklearn.metrics  # lazily, as it is slow to import
 

@@ -1,4 +1,4 @@
-"""Batches of tensors from decoded images, prefetched by threads."""
+"""Batches of tensors from decoded images, prefetched by threads; and images as a torch dataset."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import threadpoolctl  # type: ignore[import-untyped]
 import torch
+from PIL import Image
+from torch.utils.data import Dataset
 
 from saccade.data.augmentation import TrainingTransform, Transform, as_tensor, normalise
+from saccade.data.decoding import decode_image
+from saccade.data.scanning import measure_pixel_range
 from saccade.data.splitting import stratified_order
 
 AHEAD = 2  # number of batches to prefetch
@@ -32,19 +36,10 @@ class Images(Protocol):
 
 
 class Batches:
-    """Batches of images, normalised for one network.
+    """Batches of images, normalised for one network; no image is dropped.
 
-    Batch sizes are equal up to one image, since a last batch of one image would break batch norm. No image is dropped.
-    `num_parts` is the number of passes over all images, 1 without `most_in_pass`; `waited_s` the seconds that the
-    consumer has waited for batches of the last pass.
-
-    Examples
-    --------
-    >>> photos = [np.zeros((40, 30, 3), np.uint8)] * 5
-    >>> crop = lambda x_CHW: x_CHW[:, :16, :16]
-    >>> batches = Batches(photos, np.arange(5), np.zeros(5), crop, 4, (0.5,) * 3, (0.5,) * 3)
-    >>> [tuple(x.shape) for x, y in batches.in_order()]
-    [(3, 3, 16, 16), (2, 3, 16, 16)]
+    Batch sizes are equal up to one image, since a last batch of one image would break batch norm. `num_parts` is the
+    number of passes over all images, 1 without `most_in_pass`; `waited_s` the seconds of waiting in the last pass.
     """
 
     def __init__(
@@ -215,3 +210,41 @@ def _be_one_thread() -> None:
     """Keep torch from starting threads in this one, which would compete with those of the network for cores."""
     torch.get_num_threads()  # torch sets the number when it is first used in a thread
     _thread_pools().limit(limits=1, user_api="openmp")
+
+
+class TorchImages(Dataset[Any]):
+    """A map-style dataset that decodes an image each time it is read. It can be pickled if `transform` can.
+
+    `images` are paths, bytes, Pillow images or arrays; `labels` has a number for each, or is None. `transform` is
+    called with a Pillow image in mode RGB; None returns a uint8 tensor of shape (3, height, width).
+
+    Examples
+    --------
+    >>> dataset = TorchImages([Image.new("RGB", (4, 2))], labels=[7])
+    >>> x_CHW, label = dataset[0]
+    >>> tuple(x_CHW.shape), label
+    ((3, 2, 4), 7)
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Any],
+        labels: Sequence[int | float] | None = None,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.transform = transform
+        self._pixel_range = measure_pixel_range(images)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Any:
+        """Return (image, label), or the image alone if there are no labels."""
+        image = decode_image(self.images[index], pixel_range=self._pixel_range).image
+        if self.transform is not None:
+            x = self.transform(image)
+        else:
+            x = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+        return x if self.labels is None else (x, self.labels[index])

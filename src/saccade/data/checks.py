@@ -27,7 +27,7 @@ import pandas as pd
 from saccade.data.examples import image_name
 from saccade.data.groups import MIN_BURSTS, MIN_STRADDLING, bursts, on_both_sides, suggested_groups
 from saccade.data.scanning import Scan, SecondsLeft
-from saccade.errors import DataError
+from saccade.errors import DataError, count_of
 
 MIN_CLASS_SIZE = 5
 MAX_IMBALANCE = 20.0
@@ -61,30 +61,18 @@ class FlaggedImage:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check.
-
-    Parameters
-    ----------
-    code
-        ``IMG001`` and so on; codes never change their meaning.
-    title
-        Name of the check.
-    severity
-        "error": scores will be misleading; "warning": scores will be lower; "info": no action needed.
-    message
-        The finding, in a sentence with numbers.
-    what_to_do
-        Advice, in a sentence.
-    flagged
-        The images; empty if the finding is about the whole data set.
-    """
+    """The result of one check."""
 
     code: str
+    """``IMG001`` and so on; codes never change their meaning."""
     title: str
     severity: Severity
+    """"error": scores will be misleading; "warning": scores will be lower; "info": no action needed."""
     message: str
+    """A sentence with numbers."""
     what_to_do: str
     flagged: tuple[FlaggedImage, ...] = ()
+    """The images; empty if the finding is about the whole data set."""
 
     @property
     def files(self) -> list[str]:
@@ -94,18 +82,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """The findings of all checks, by code.
-
-    Parameters
-    ----------
-    findings
-        At most one per code.
-    num_images
-        Number of images that were checked, by part.
-    """
+    """The findings of all checks, by code."""
 
     findings: tuple[Finding, ...]
+    """At most one for each code."""
     num_images: dict[str, int] = field(default_factory=dict)
+    """Number of images that were checked, by part."""
 
     @property
     def ok(self) -> bool:
@@ -147,11 +129,6 @@ class CheckReport:
                 lines.append(f"    ... and {num_more} more")
             lines.append(f"    -> {finding.what_to_do}")
         return "\n".join(lines)
-
-
-def count_of(num: int, singular: str, plural: str | None = None) -> str:
-    """Return a number with its noun: ``3 images``, ``1 class``."""
-    return f"{num} {singular if num == 1 else plural or singular + 's'}"
 
 
 @dataclass(frozen=True)

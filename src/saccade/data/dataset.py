@@ -4,32 +4,48 @@ from __future__ import annotations
 
 import unicodedata
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
+from saccade.data.classes import are_numbers_of_classes, are_values, checked_classes, common_classes, whole_numbers
 from saccade.data.decoding import is_url
 from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
 from saccade.data.sources.sources import as_frame, as_images, check_column, list_image_paths, local_file, local_path
 from saccade.data.sources.splits import choose_splits, class_folder, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
-from saccade.data.table import ImageTable, checked_classes, whole_numbers
-from saccade.errors import DataError, DataWarning, UnknownNameError, explained_file_errors, suggests_names
+from saccade.data.splitting import split_parts
+from saccade.errors import (
+    DataError,
+    DataWarning,
+    SuggestingClass,
+    UnknownNameError,
+    explained_file_errors,
+    suggests_names,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from saccade.data.batches import TorchImages
+    from saccade.data.checks import CheckReport
+    from saccade.data.gallery import Gallery
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]
 
 
 @suggests_names()
-class ImageDataset(ImageTable):
+class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
     """A `pandas.DataFrame` with one row per image.
 
     Slicing, sampling, concatenating, merging, copying and pickling return an `ImageDataset` with the same classes.
-    Concatenating datasets whose integer labels denote different classes raises an error.
+    Concatenating datasets whose integer labels denote different classes raises an error. Raises a DataError if a column
+    is missing, or labels and `classes` do not fit together.
 
     Parameters
     ----------
@@ -39,24 +55,12 @@ class ImageDataset(ImageTable):
         Class names. An integer label ``i`` is the class ``classes[i]``. None: the sorted labels if these are
         strings, else no names.
     image_column, label_column : str
-        Names of the two columns. Other columns are kept.
+        Names of the two columns, of which the second may be absent. Other columns are kept.
     root : str or Path, optional
         Base of relative paths: a folder, or the path or address (``http://``, ``https://``, ``file://``) of a
         zip or tar archive, which is downloaded and unpacked once. None leaves paths as they are.
     no_class : bool
         The images have no labels; a label column is dropped.
-
-    Attributes
-    ----------
-    classes : list of str or None
-        See above.
-    image_column, label_column : str
-        See above. Without labels there is no such column in the table.
-
-    Raises
-    ------
-    DataError
-        If a column is missing, or labels and `classes` do not fit together.
 
     Examples
     --------
@@ -66,6 +70,12 @@ class ImageDataset(ImageTable):
     >>> type(dataset[dataset["label"] == "dog"]).__name__
     'ImageDataset'
     """
+
+    classes: list[str] | None = None
+    image_column: str = "image"
+    label_column: str = "label"
+    empty_classes: tuple[str, ...] = ()  # folders without images
+    _metadata: ClassVar[list[str]] = ["classes", "image_column", "label_column", "empty_classes"]
 
     def __init__(
         self,
@@ -90,10 +100,37 @@ class ImageDataset(ImageTable):
             if classes is not None:  # a merge makes floats of whole numbers
                 frame = frame.assign(**{label_column: whole_numbers(frame[label_column])})
         images = as_images(frame[image_column], None if root is None else local_path(root))
-        self._fill(frame.assign(**{image_column: images}))
-        self.image_column = image_column
-        self.label_column = label_column
+        super().__init__(frame.assign(**{image_column: images}))  # type: ignore[call-arg]  # not in pandas-stubs
+        self.image_column, self.label_column = image_column, label_column
         self.classes = None if no_class else checked_classes(classes, self[label_column])
+
+    @property
+    def _constructor(self) -> Callable[..., ImageDataset]:
+        return type(self)._of_pandas
+
+    @property
+    def _constructor_sliced(self) -> type[pd.Series[Any]]:
+        return pd.Series
+
+    @classmethod
+    def _of_pandas(cls, *args: Any, **kwargs: Any) -> ImageDataset:
+        """Create a data set from arguments of `pandas.DataFrame`, without checks of its columns."""
+        dataset: ImageDataset = cls.__new__(cls)
+        super(ImageDataset, dataset).__init__(*args, **kwargs)
+        return dataset
+
+    def __finalize__(self, other: Any, method: str | None = None, **kwargs: Any) -> ImageDataset:
+        """Copy the metadata of the tables that this one was made of, from the first of several; called by pandas."""
+        super().__finalize__(other, method=method, **kwargs)  # type: ignore[misc]  # absent from pandas-stubs
+        if method == "concat":
+            parts = list(other.objs)
+        else:  # a merge has two tables, all other operations have one
+            parts = [getattr(other, "left", other), getattr(other, "right", None)]
+        if datasets := [part for part in parts if isinstance(part, ImageDataset)]:
+            first = datasets[0]
+            self.image_column, self.label_column = first.image_column, first.label_column
+            self.classes, self.empty_classes = common_classes(datasets), first.empty_classes
+        return self
 
     @classmethod
     def from_folder(
@@ -105,6 +142,8 @@ class ImageDataset(ImageTable):
         labels: FolderLabels = "names",
     ) -> ImageDataset:
         """Create a dataset from a folder with one sub-folder per class.
+
+        Raises a DataError if there are no images, none in class folders, or folders named like splits.
 
         Parameters
         ----------
@@ -126,11 +165,6 @@ class ImageDataset(ImageTable):
         ImageDataset
             `classes` are the sorted names of the folders that have images. Images in folders within a class folder
             are of that class. Hidden files are left out.
-
-        Raises
-        ------
-        DataError
-            If there are no images, none in class folders, or folders named like splits instead of classes.
 
         Examples
         --------
@@ -192,6 +226,9 @@ class ImageDataset(ImageTable):
     ) -> tuple[ImageDataset, ImageDataset, ImageDataset]:
         """Create three datasets from a folder with one sub-folder per split, and in each one per class.
 
+        Raises a DataError without training images, without a folder of a name that is given, or if a split's folder
+        holds files but no images. A DataWarning names folders with images that are left out.
+
         Parameters
         ----------
         root : str or Path
@@ -208,12 +245,6 @@ class ImageDataset(ImageTable):
         train, val, test : ImageDataset
             All with the same `classes`, those of all splits together, so that numbers mean the same in each. A
             split without a folder, or with an empty one, is an empty dataset with the same columns.
-
-        Raises
-        ------
-        DataError
-            If there is no folder of training images, or none of a name that is given, or a split's folder holds files
-            but no images. A `DataWarning` names folders with images that are left out.
 
         Examples
         --------
@@ -254,6 +285,9 @@ class ImageDataset(ImageTable):
     ) -> ImageDataset:
         r"""Create a dataset from a table of paths and labels.
 
+        Raises a DataError if the file does not exist, is not such a table, or lacks a column, or if a row has more
+        fields than the header.
+
         Parameters
         ----------
         csv : str or Path
@@ -273,12 +307,6 @@ class ImageDataset(ImageTable):
         -------
         ImageDataset
             Without labels, after a DataWarning, if no name is given and the table has no column ``label``.
-
-        Raises
-        ------
-        DataError
-            If the file does not exist, is not such a table, or lacks a column; or if a row has more fields than the
-            header.
 
         Examples
         --------
@@ -311,6 +339,8 @@ class ImageDataset(ImageTable):
     ) -> ImageDataset:
         """Create a dataset whose labels are computed from the names of the images.
 
+        Raises a DataError if there are no images, or `fn` returns None for one.
+
         Parameters
         ----------
         images : list of path, or str or Path
@@ -322,11 +352,6 @@ class ImageDataset(ImageTable):
             Base of relative paths; see `ImageDataset`.
         no_class : bool
             Do not call `fn`; the images get no labels.
-
-        Raises
-        ------
-        DataError
-            If there are no images, or `fn` returns None for one.
 
         Examples
         --------
@@ -349,6 +374,8 @@ class ImageDataset(ImageTable):
     ) -> ImageDataset:
         """Create a dataset from a ``datasets.Dataset`` of Hugging Face.
 
+        Raises a DataError for a dictionary of splits, without images or such columns, or if only some labels are known.
+
         Parameters
         ----------
         dataset : datasets.Dataset
@@ -363,12 +390,6 @@ class ImageDataset(ImageTable):
             Images are paths if the dataset has only these, else bytes. `classes` are those of the
             ``ClassLabel``.
 
-        Raises
-        ------
-        DataError
-            If the dataset is a dictionary of splits, is empty, lacks such columns, or only some labels are
-            known.
-
         Examples
         --------
         >>> rows = [{"image": "rex.jpg", "label": "dog"}, {"image": "tom.jpg", "label": "cat"}]
@@ -379,6 +400,177 @@ class ImageDataset(ImageTable):
         if labels is None:
             return cls({"image": images}, no_class=True)
         return cls({"image": images, "label": labels}, classes=classes)
+
+    def label_names(self) -> pd.Series[Any]:
+        """Return the label of each image as text: its name in `classes` if labels are numbers, else itself.
+
+        Raises a DataError without labels.
+
+        Examples
+        --------
+        >>> ImageDataset({"image": ["rex.jpg"], "label": [1]}, classes=["cat", "dog"]).label_names().tolist()
+        ['dog']
+        """
+        if self.label_column not in self.columns:
+            raise DataError(f"These images have no labels: there is no column {self.label_column!r}.")
+        labels = self[self.label_column]
+        if not are_numbers_of_classes(labels, self.classes):
+            return labels.astype(str)
+        return labels.map(dict(enumerate(self.classes or ())))
+
+    def random_split(
+        self, test_size: float = 0.1, val_size: float = 0, random_state: Any = None
+    ) -> tuple[Self, Self, Self]:
+        """Split into training, validation and test images, each class in the same proportions.
+
+        Raises a DataError for sizes that are negative, or not less than 1 together.
+
+        Parameters
+        ----------
+        test_size, val_size : float
+            Fractions of all images, 0 or more, together less than 1.
+        random_state : int or numpy.random.Generator, optional
+            Seed; None for another split each time.
+
+        Returns
+        -------
+        train, val, test : ImageDataset
+            Rows keep their index and their order. In each class the numbers are exact up to rounding, and at
+            least one image stays in `train`. Fractional numbers and missing labels are not stratified.
+
+        Examples
+        --------
+        >>> images = [f"{i}.jpg" for i in range(20)]
+        >>> dataset = ImageDataset({"image": images, "label": ["cat", "dog"] * 10})
+        >>> [len(split) for split in dataset.random_split(test_size=0.2, val_size=0.1, random_state=0)]
+        [14, 2, 4]
+        """
+        if not (test_size >= 0 and val_size >= 0 and test_size + val_size < 1):  # NaN is none of these
+            raise DataError(
+                f"test_size={test_size} and val_size={val_size} were given; expected fractions of all images, "
+                "0 or more and together less than 1, such as 0.1."
+            )
+        groups = np.zeros(len(self), dtype=int)
+        if self.label_column in self.columns and not are_values(self[self.label_column]):
+            labels = self[self.label_column]
+            is_listed = labels.map(lambda label: isinstance(label, list | tuple | set | np.ndarray)).any()
+            # Images with the same set of labels are a class.
+            groups = pd.factorize(labels.map(lambda label: str(sorted(label))) if is_listed else labels)[0]
+        parts = split_parts(groups, [val_size, test_size], np.random.default_rng(random_state))
+        train, val, test = (self[parts == part] for part in range(3))
+        return train, val, test
+
+    def check(self) -> CheckReport:
+        """Check for unreadable, duplicate and suspicious images, conflicting labels and tiny classes.
+
+        Returns
+        -------
+        CheckReport
+            Findings with a code (IMG001 …), the files, and advice; `to_frame` returns a table.
+        """
+        from saccade.data.checks import CheckedPart, check_dataset
+        from saccade.data.scanning import measure_pixel_range, scan_images
+
+        images = list(self[self.image_column])
+        labels = self.label_names() if self.label_column in self.columns else None
+        return check_dataset(CheckedPart(images, labels, scan_images(images, pixel_range=measure_pixel_range(images))))
+
+    def show_images(
+        self,
+        indices: Sequence[int] | None = None,
+        nsample: int = 16,
+        ncol: int = 4,
+        shuffle: bool = True,
+        resize: int = 224,
+        fontsize: float = 20,
+        random_state: Any = None,
+    ) -> Gallery:
+        """Draw some of the images in a grid, with their labels.
+
+        Raises a DataError without images, or for a position outside the dataset.
+
+        Parameters
+        ----------
+        indices : list of int, optional
+            Positions of the rows to show; None for `nsample` of them.
+        nsample : int
+            Maximum number of images if `indices` is None.
+        ncol : int
+            Number of columns.
+        shuffle : bool
+            Whether to draw the sample at random instead of the first rows.
+        resize : int
+            Side of each tile in pixels.
+        fontsize : float
+            Size of the labels in points, if they fit.
+        random_state : int or numpy.random.Generator, optional
+            Seed of the sample; None for another one each time.
+
+        Returns
+        -------
+        Gallery
+            A `matplotlib.figure.Figure`: shown by notebooks, written by ``savefig``. The tile of an unreadable
+            image shows the reason.
+
+        Examples
+        --------
+        >>> from PIL import Image
+        >>> dataset = ImageDataset([Image.new("RGB", (32, 32), "teal")], no_class=True)
+        >>> len(dataset.show_images().axes)
+        1
+        """
+        from saccade.data.gallery import draw_gallery
+
+        if indices is not None:
+            positions = np.asarray(indices, dtype=int)
+        else:
+            order = np.random.default_rng(random_state).permutation(len(self)) if shuffle else np.arange(len(self))
+            positions = order[:nsample]
+        outside = positions[(positions < -len(self)) | (positions >= len(self))]
+        if len(outside):
+            raise DataError(f"Position {outside[0]} is outside the dataset of {len(self)} images.")
+        chosen = self.iloc[positions]
+        titles = chosen.label_names().tolist() if self.label_column in self.columns else None
+        return draw_gallery(chosen[self.image_column].tolist(), titles, ncol, resize, fontsize)
+
+    def to_torch(self, transform: Callable[[Any], Any] | None = None) -> TorchImages:
+        """Return a `torch.utils.data.Dataset` of the images and their labels.
+
+        Raises a DataError if labels are neither numbers nor among `classes`.
+
+        Parameters
+        ----------
+        transform : callable, optional
+            Called with each image as a Pillow image in mode RGB.
+
+        Returns
+        -------
+        TorchImages
+            Its items are (image, label). Without `transform` the image is a uint8 tensor of shape
+            (3, height, width), of each image's own size. The label is an integer, the position in `classes`
+            where there are any, or a float. Without labels, the items are the images alone.
+
+        Examples
+        --------
+        >>> from PIL import Image
+        >>> dataset = ImageDataset({"image": [Image.new("RGB", (32, 24))], "label": ["dog"]})
+        >>> x_CHW, label = dataset.to_torch()[0]
+        >>> tuple(x_CHW.shape), label
+        ((3, 24, 32), 0)
+        """
+        from saccade.data.batches import TorchImages
+
+        images = self[self.image_column].tolist()
+        if self.label_column not in self.columns:
+            return TorchImages(images, None, transform)
+        labels = self[self.label_column]
+        if not pd.api.types.is_numeric_dtype(labels):
+            position_of: dict[Any, int] = {name: position for position, name in enumerate(self.classes or ())}
+            codes = labels.map(lambda label: position_of.get(label) if isinstance(label, Hashable) else None)
+            if codes.isna().any():
+                raise DataError(f"The label {labels[codes.isna()].iloc[0]!r} is not among the classes {self.classes}.")
+            labels = codes.astype(int)
+        return TorchImages(images, labels.tolist(), transform)
 
 
 def _check_folders_below(folder: Path, classes: Sequence[str]) -> None:

@@ -16,8 +16,9 @@ import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, Union
 
@@ -26,6 +27,7 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageMode, UnidentifiedImageError
 
 from saccade.checks import bytes_from_environment
+from saccade.data.jpeg_xl import read_header
 from saccade.data.pixel_range import PixelRange, has_range, own_range, some_samples, to_uint8
 from saccade.errors import HyperparameterError, ImageReadError, SaccadeError
 
@@ -51,7 +53,8 @@ _one_large_image = threading.Lock()
 
 _MIN_LEVELS = 64  # images of more than 8 bits that Pillow reads as 8 bits must use so many of the 256 levels
 _READ_AS_8_BITS = {f"{mode};16{order}" for mode in ("RGBa", "CMYK") for order in "LBN"}
-_JPEG2000_HEADER_BYTES = 1 << 16
+_HEADER_BYTES = 1 << 16  # in which the bits of a sample are looked for
+_MAX_METADATA_BYTES = 1 << 25  # in front of a JPEG's pixels: Pillow takes time that is quadratic in them
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Pillow starts an external program to decode these, which a data set must not be able to trigger.
@@ -77,9 +80,9 @@ def read_image(image: ImageSource, *, min_shorter_side: int | None = None) -> Im
 
     The EXIF orientation is applied. Transparency is composited over white. The first frame of an animation is used.
     Samples of more than 8 bits (16 or 32 bits, floats) are scaled by the range of the image itself: see
-    `saccade.data.pixel_range`; NaN and infinities become black. Where Pillow reads only the highest 8 bits of colours
-    (JPEG 2000, CMYK), images that use less than a quarter of these levels are unreadable. EPS files are refused,
-    because reading one would start an external program.
+    `saccade.data.pixel_range`; NaN and infinities become black. Where only the highest 8 bits of colours can be read
+    (JPEG 2000, JPEG XL, AVIF, CMYK), images that use less than a quarter of these levels are unreadable. EPS files are
+    refused, because reading one would start an external program.
 
     Examples
     --------
@@ -111,7 +114,10 @@ def decode_image(
             with _room_for(opened):
                 is_coarse = file is not None and _is_read_as_8_bits(opened, file)
                 colours = None if file is None else _deep_colours(opened, file)
-                opened.load()
+                if colours is None:
+                    opened.load()
+                    if opened.size != size_in_header:  # an icon contains a file whose size may be another
+                        _checked_bytes(opened.width * opened.height, len(opened.getbands()))
                 # Not the header's size for all: Pillow turns a TIFF upright while it loads.
                 full_size = size_in_header if is_draft else opened.size
                 orientation = _orientation(opened)
@@ -153,7 +159,14 @@ def _room_for(image: Image.Image | npt.NDArray[Any]) -> Iterator[None]:
     else:
         num_pixels = image.width * image.height
         sample_bytes = np.dtype(ImageMode.getmode(image.mode).typestr).itemsize * len(image.getbands())
-        sample_bytes += _DEEP_COLOUR_BYTES if _tiles_of_bytes(image) else 0
+        sample_bytes += _DEEP_COLOUR_BYTES if _is_deep_heif(image) or _tiles_of_bytes(image) else 0
+    num_bytes = _checked_bytes(num_pixels, sample_bytes)
+    with _one_large_image if num_bytes > _LARGE_BYTES else nullcontext():
+        yield
+
+
+def _checked_bytes(num_pixels: int, sample_bytes: int) -> int:
+    """Return how many bytes an image takes while it is decoded; an ImageReadError if these are too many."""
     num_bytes = num_pixels * (sample_bytes + _WORKING_BYTES)
     given = bytes_from_environment(MEMORY_VARIABLE)
     max_bytes = _MAX_BYTES if given is None else given
@@ -162,8 +175,7 @@ def _room_for(image: Image.Image | npt.NDArray[Any]) -> Iterator[None]:
             f"{num_pixels} pixels take {num_bytes / 1e9:.1f} GB to decode, more than {max_bytes / 1e9:g} GB; shrink "
             f"the image, or set {MEMORY_VARIABLE}"
         )
-    with _one_large_image if num_bytes > _LARGE_BYTES else nullcontext():
-        yield
+    return num_bytes
 
 
 def image_size(image: ImageSource) -> tuple[int, int]:
@@ -260,14 +272,11 @@ def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
         kinds = "a path, bytes, a Pillow image or an array"
         raise ImageReadError(f"{image!r:.40} is not {kinds}, but of type {type(image).__name__}")
     with file:
-        start = file.read(12)
+        start = file.read(64)
         if not start:
             raise ImageReadError("file is empty")
+        is_turned = _prepare(start, file)
         file.seek(0)
-        if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS:
-            _register_reader("pillow_heif", "HEIC", (".heic", ".heif", ".hif"))
-        elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-            _register_reader("pillow_jxl", "JPEG XL", (".jxl",))
         try:
             opened = Image.open(file)
         except UnidentifiedImageError:
@@ -275,12 +284,47 @@ def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
         with opened:
             if opened.format in _FORMATS_NOT_READ:
                 raise ImageReadError(f"{opened.format} files are not read; convert it to PNG or JPEG")
+            if is_turned and not getattr(opened, "jpeg", False):  # `jpeg`: the pixels of the JPEG that it was made of
+                opened.info.pop("exif", None)
             yield opened, file
 
 
+def _prepare(start: bytes, file: BinaryIO) -> bool:
+    """Register the reader of a format, and check what it would not; return whether it turns the image upright."""
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS and not _is_avif(start):
+        _register_reader("pillow_heif", "HEIC", (".heic", ".heif", ".hif"))
+    elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        _register_reader("pillow_jxl", "JPEG XL", (".jxl",))
+        header = read_header(file)
+        _checked_bytes(header.width * header.height, _DEEP_COLOUR_BYTES if header.bits > 8 else _WORKING_BYTES)
+        return header.orientation != 1
+    elif start.startswith(b"\xff\xd8"):
+        _check_metadata_of_jpeg(file)
+    return False
+
+
+def _check_metadata_of_jpeg(file: BinaryIO) -> None:
+    if file.seek(0, io.SEEK_END) <= _MAX_METADATA_BYTES:
+        return
+    position, marker = 2, b"\xff\xe0"
+    while marker[:1] == b"\xff" and marker[1:2] != b"\xda" and position <= _MAX_METADATA_BYTES:
+        file.seek(position)
+        marker = file.read(4)
+        position += 2 + int.from_bytes(marker[2:], "big")
+    if position > _MAX_METADATA_BYTES:
+        raise ImageReadError(f"more than {_MAX_METADATA_BYTES >> 20} MiB of metadata; remove them")
+
+
+def _is_avif(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and (b"avif" in start or b"avis" in start)
+
+
 def _why_unidentified(start: bytes) -> str:
-    if start[4:12] in (b"ftypavif", b"ftypavis"):
+    is_avif = _is_avif(start)
+    if is_avif and ".avif" not in Image.registered_extensions():
         return "AVIF image; Pillow 11.3 and later read this format"
+    if is_avif or (start[4:8] == b"ftyp" and start[8:12] in _HEIF_BRANDS):
+        return f"damaged {'AVIF' if is_avif else 'HEIC'} image"
     if start.startswith(_TIFF_STARTS):
         return "damaged TIFF, or samples that are not read, such as colours as floats; convert it to a 16-bit PNG"
     return "not an image: cannot identify its format"
@@ -297,6 +341,20 @@ def _register_reader(package: str, name: str, extensions: tuple[str, ...]) -> No
         raise ImageReadError(f"{name} image; install its reader with pip install 'saccade[formats]'") from None
     if package == "pillow_heif":
         module.register_heif_opener()
+
+
+@functools.cache
+def _reader_versions() -> str:
+    versions = []
+    for package in ("pillow", "pillow-heif", "pillow-jxl-plugin"):
+        with suppress(metadata.PackageNotFoundError):
+            versions.append(f"{package} {metadata.version(package)}")
+    return " ".join(versions)
+
+
+def decoder_name() -> str:
+    """Return what the pixels and the readability of an image depend on besides its file, for keys of caches."""
+    return f"{_reader_versions()} {os.environ.get(MEMORY_VARIABLE, '')}"
 
 
 def local_path_of(path: str | os.PathLike[str]) -> Path:
@@ -393,8 +451,17 @@ def _tiles_of_bytes(image: Image.Image) -> tuple[list[Any], list[Any]] | None:
     return (high, low) if high else None
 
 
+def _is_deep_heif(image: Image.Image) -> bool:
+    """Return whether this is a HEIC image of 10 or 12 bits: Pillow reads 8 of them, `pillow_heif` all."""
+    return image.format == "HEIF" and image.info.get("bit_depth", 8) > 8
+
+
 def _deep_colours(image: Image.Image, file: BinaryIO) -> npt.NDArray[np.uint16] | None:
     """Return 16-bit colours, of shape (height, width, 3 or 4) with alpha as the fourth; None for other images."""
+    if _is_deep_heif(image):
+        file.seek(0)
+        values = np.asarray(importlib.import_module("pillow_heif").open_heif(file, convert_hdr_to_8bit=False))
+        return values if values.ndim == 3 else np.repeat(values[:, :, None], 3, axis=2)
     tiles = _tiles_of_bytes(image)
     if tiles is None or not isinstance(image, ImageFile.ImageFile):
         return None
@@ -430,12 +497,19 @@ def _image_of_colours(
 
 def _is_read_as_8_bits(image: Image.Image, file: BinaryIO) -> bool:
     """Return whether Pillow drops the low bits of samples of more than 8 bits, apart from `_tiles_of_bytes`."""
-    if image.format == "JPEG2000":
+    if image.format in ("JPEG2000", "AVIF", "JXL") and not image.mode.startswith(("I", "F")):
         position = file.tell()
         file.seek(0)
-        _, found, sizes = file.read(_JPEG2000_HEADER_BYTES).partition(b"\xff\x4f\xff\x51")
+        start = file.read(_HEADER_BYTES)
+        is_deep = image.format == "JXL" and read_header(file).bits > 8
         file.seek(position)
-        return bool(found) and len(sizes) > 38 and not image.mode.startswith("I") and sizes[38] & 127 > 7
+        if image.format == "JPEG2000":
+            sizes = start.partition(b"\xff\x4f\xff\x51")[2]
+            is_deep = len(sizes) > 38 and sizes[38] & 127 > 7
+        elif image.format == "AVIF":
+            configuration = start.partition(b"av1C")[2]
+            is_deep = len(configuration) > 2 and bool(configuration[2] & 64)
+        return is_deep
     for codec, _, _, args in getattr(image, "tile", ())[:1]:
         rawmode = args if isinstance(args, str) else (args or ("",))[0]
         is_text = codec == "ppm_plain" and image.mode == "RGB" and args[1] > 255

@@ -26,8 +26,8 @@ Keys = npt.NDArray[np.uint64]
 def image_keys(images: Sequence[ImageLike], digests: Sequence[str]) -> Keys:
     """Return two keys for each image, of shape (num_images, 2): of its decoded pixels, and of its path or bytes.
 
-    An image is recognised by either. The digests of pixels (`saccade.data.scanning.ImageFacts`) differ if a JPEG is
-    decoded at another scale, and paths if it was moved. Pictures in memory have no second key.
+    An image is recognised by either: the digest of pixels differs if a JPEG is decoded at another scale, the path if it
+    was moved. Pictures in memory have no second key.
     """
     keys = np.zeros((len(images), 2), np.uint64)
     for row, (image, digest) in enumerate(zip(images, digests, strict=True)):
@@ -88,11 +88,10 @@ class EarlierSplit:
         split: Callable[[Positions, float], tuple[Positions, Positions]],
         groups: Positions | None = None,
     ) -> tuple[Positions, Positions]:
-        """Return training and validation positions: images keep their side, and new ones are divided.
+        """Return training and validation positions: images keep their side, and new ones are divided by `split`.
 
         A new image is on the side of the earlier images of its group, the training set if these are on both. Of the
-        other new images at least this fraction is held out, and more if the images that were held out before are a
-        smaller fraction of all. `split` is `saccade.data.splitting.split_holdout` of some positions.
+        others at least this fraction is held out, and more if the images held out before are a smaller fraction of all.
         """
         sides = self.sides(keys)
         if groups is not None:

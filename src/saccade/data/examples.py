@@ -18,6 +18,7 @@ from PIL import Image
 from saccade.data.dataset import ImageDataset
 from saccade.data.decoding import is_url, local_path_of
 from saccade.data.sources.sources import ARCHIVE_NAME, existing_spelling, list_image_paths, local_file
+from saccade.data.sources.tables import is_table
 from saccade.errors import DataError, DataWarning, near_names
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
@@ -42,23 +43,15 @@ class Examples:
 
 
 def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
-    """Return the images, and the labels if there are any.
+    """Return the images, and the labels if there are any; a DataError for a table without images, or other input.
 
-    Parameters
-    ----------
-    data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
-        An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
-        mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an
-        iterator, a Series, or a four-dimensional array or tensor. A row of a table, such as ``data.iloc[0]``, is one
-        image. The images of a folder, an archive (also its URL) or a pattern are sorted by path, and their paths are
-        the index.
-    label : str, list of str or None
-        Name of the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
+    `data` is an image, several images, a folder, an archive (also its URL), a glob pattern, a table or an ImageDataset.
+    An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
+    mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an iterator, a
+    Series, or a four-dimensional array or tensor. A row of a table, such as ``data.iloc[0]``, is
+    one image. Those of a folder, an archive or a pattern are sorted by path, which is the index.
 
-    Raises
-    ------
-    DataError
-        If there is no column of images, or the input is of another type.
+    `label` is the label column of a plain DataFrame; several names if labels are columns of 0 and 1.
     """
     if isinstance(data, pd.Series):
         columns = {"image", *([label] if isinstance(label, str) else label or [])}
@@ -144,18 +137,26 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
     return list(list_image_paths(place, None)) if is_many else None
 
 
+def labelled_table(data: Any, label: str | list[str]) -> Any:
+    """Return the data set in a folder of classes, an archive or a CSV file; anything but a path is returned as is."""
+    if not isinstance(data, str | Path):
+        return data
+    if not is_table(str(data)):
+        return ImageDataset.from_folder(data)
+    root = None if is_url(str(data)) else local_path_of(data).parent
+    return ImageDataset.from_csv(data, root, label_column=label if isinstance(label, str) else label[0])
+
+
 def read_labelled_examples(
     data: Any, label: str | list[str], weight: str | None = None, what: str = "the data set"
 ) -> Examples:
     """Return images with their labels, and weights from column `weight`; a DataError calls the set `what`."""
+    data = labelled_table(data, label)
     if not isinstance(data, pd.DataFrame):
-        given, advice = type(data).__name__, "make one: pandas.DataFrame({'image': paths, 'label': labels})"
-        if isinstance(data, str | Path):
-            given = repr(str(data))
-            advice = (
-                "read a folder with ImageDataset.from_folder(…), or with from_folders(…) if it has train/ and test/"
-            )
-        raise DataError(f"labelled images must be an ImageDataset or a DataFrame, not {given}; {advice}")
+        raise DataError(
+            f"labelled images must be an ImageDataset, a DataFrame or a path, not {type(data).__name__}; make a table: "
+            "pandas.DataFrame({'image': paths, 'label': labels})"
+        )
     if not len(data):
         raise DataError(f"{what} contains no images; check the folder or table that it was read from")
     examples = read_examples(data, label)

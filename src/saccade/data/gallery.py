@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import textwrap
+import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,16 +53,20 @@ def draw_gallery(
     fontsize: float = 20,
     title_colors: Sequence[str] | None = None,
 ) -> Gallery:
-    """Draw images in a grid, each whole and undistorted on its own tile, without global state of matplotlib.
+    """Draw images in a grid, each whole on a tile of `resize` pixels, without global state of matplotlib.
 
-    The tile of an unreadable image shows the reason, and None leaves its place empty. Titles may have several lines; if
-    they do not fit, they are set smaller than `fontsize` points, and finally cut. `resize` is the side of a tile in
-    pixels. Raises a DataError for no images, or arguments that do not suit them.
+    The tile of an unreadable image shows the reason, and None leaves its place empty. Titles, of one line or more, that
+    do not fit are set smaller than `fontsize` points, and finally cut. Raises a DataError for invalid arguments.
     """
-    _check_arguments(len(images), titles, ncol, resize, title_colors)
+    if not len(images):
+        raise DataError("There are no images to draw.")
+    if ncol < 1:
+        raise DataError(f"ncol is {ncol}; expected at least 1 column.")
+    if resize < 16:
+        raise DataError(f"resize is {resize}; expected tiles of at least 16 pixels.")
     ncol = min(ncol, len(images))
     nrow = -(-len(images) // ncol)
-    fontsize, titles = _fitting(titles, fontsize, resize)
+    fontsize, titles = _fitting(_with_codes(titles or ()), fontsize, resize)
     num_lines = max((title.count("\n") + 1 for title in titles), default=0)
     ems = _TITLE_HEIGHT + _LINE_HEIGHT * (num_lines - 1) if titles else 0.0
     title_height = round(ems * fontsize * _PIXELS_PER_INCH / _POINTS_PER_INCH)
@@ -91,10 +96,19 @@ def draw_gallery(
 def use_fonts_for(texts: Iterable[Text]) -> None:
     """Give texts installed fonts that have their characters; others become codes, as ``U+732B``, with a warning."""
     texts = list(texts)
-    characters = {character for text in texts for character in text.get_text() if ord(character) > 126}
-    if not characters:
-        return
-    families, missing = _fonts_for(frozenset(characters))
+    contents = _with_codes([text.get_text() for text in texts])
+    families, _ = _fonts_for(_special_characters(contents))
+    for text, content in zip(texts, contents, strict=True):
+        text.set_fontfamily(families)
+        text.set_text(content)
+
+
+def _special_characters(texts: Iterable[str]) -> frozenset[str]:
+    return frozenset(character for text in texts for character in text if ord(character) > 126)
+
+
+def _with_codes(texts: Sequence[str]) -> list[str]:
+    _, missing = _fonts_for(_special_characters(texts))
     if missing:
         listed = " ".join(sorted(missing)[:10])
         warnings.warn(
@@ -102,16 +116,15 @@ def use_fonts_for(texts: Iterable[Text]) -> None:
             "such as Noto Sans CJK.",
             stacklevel=3,
         )
-    for text in texts:
-        text.set_fontfamily(families)
-        text.set_text("".join(f"U+{ord(each):04X} " if each in missing else each for each in text.get_text()).rstrip())
+    return ["".join(f"U+{ord(each):04X} " if each in missing else each for each in text).rstrip() for text in texts]
 
 
 @functools.cache
 def _fonts_for(characters: frozenset[str]) -> tuple[list[str], frozenset[str]]:
     """Return the families of fonts that have these characters, matplotlib's own first, and what none of them has."""
     own = font_manager.FontProperties()
-    families, missing = list(own.get_family()), characters - _characters_of(font_manager.findfont(own))
+    families = list(own.get_family())
+    missing = characters - _characters_of(font_manager.findfont(own)) if characters else characters
     fonts = font_manager.fontManager.ttflist
     for font in sorted(fonts, key=lambda font: (font.style != "normal", font.weight != 400, font.name)):
         if "last resort" in font.name.lower():  # it has boxes for all characters
@@ -156,30 +169,26 @@ def letters_of_line(resize: int, fontsize: float = _SMALLEST_FONT) -> int:
     return max(4, round(resize * _POINTS_PER_INCH / _PIXELS_PER_INCH / (_LETTER_WIDTH * fontsize)))
 
 
-def _check_arguments(
-    num_images: int, titles: Sequence[str] | None, ncol: int, resize: int, title_colors: Sequence[str] | None
-) -> None:
-    if num_images == 0:
-        raise DataError("There are no images to draw.")
-    if ncol < 1:
-        raise DataError(f"ncol is {ncol}; expected at least 1 column.")
-    if resize < 16:
-        raise DataError(f"resize is {resize}; expected tiles of at least 16 pixels.")
-    for name, values in (("titles", titles), ("title_colors", title_colors)):
-        if values is not None and len(values) != num_images:
-            raise DataError(f"{len(values)} {name} for {num_images} images; expected one for each.")
+def _num_letters(text: str) -> int:
+    """Return how many average letters are as wide as a text."""
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
 
 
-def _fitting(titles: Sequence[str] | None, fontsize: float, resize: int) -> tuple[float, list[str]]:
+def _cut(line: str, num_letters: int) -> str:
+    if _num_letters(line) <= num_letters:
+        return line
+    while _num_letters(line) >= num_letters:
+        line = line[:-1]
+    return f"{line}…"
+
+
+def _fitting(titles: Sequence[str], fontsize: float, resize: int) -> tuple[float, list[str]]:
     """Return a font size at which all titles fit their tiles, and the titles, cut if there is none."""
     if not titles:
         return fontsize, []
     lines_of = [[" ".join(line.split()) for line in title.splitlines()] for title in titles]
-    longest = max((len(line) for lines in lines_of for line in lines), default=0)
+    longest = max((_num_letters(line) for lines in lines_of for line in lines), default=0)
     points = resize * _POINTS_PER_INCH / _PIXELS_PER_INCH
     fontsize = min(fontsize, max(_SMALLEST_FONT, points / (_LETTER_WIDTH * max(longest, 1))))
     num_letters = letters_of_line(resize, fontsize)
-    cut_lines_of = (
-        [line if len(line) <= num_letters else line[: num_letters - 1] + "…" for line in lines] for lines in lines_of
-    )
-    return fontsize, ["\n".join(lines) for lines in cut_lines_of]
+    return fontsize, ["\n".join(_cut(line, num_letters) for line in lines) for lines in lines_of]

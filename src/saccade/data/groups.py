@@ -35,18 +35,14 @@ _DATE = re.compile(r"(19|20)\d\d[-_.]?(0[1-9]|1[0-2])[-_.]?(0[1-9]|[12]\d|3[01])
 def with_groups(examples: Examples, given: Given | None, data: Any, what: str, is_complete: bool) -> Examples:
     """Return examples with the groups that the option ``groups`` of a fit defines; messages call the table `what`.
 
-    `is_complete` is whether the images are those of `train_data`: then a column must exist, and a mapping must have all
-    images. Raises a DataError if the values cannot be found.
+    If it `is_complete`, as `train_data` is, a column must exist, and a mapping must have all images: else a DataError.
     """
     values = _values("groups", given, examples, data, what, is_complete)
     return examples if values is None else replace(examples, groups=[_key(value) for value in values])
 
 
 def with_times(examples: Examples, given: Given | None, data: Any, what: str) -> Examples:
-    """Return examples with the times that the option ``time`` of a fit defines, in seconds or another unit.
-
-    Raises a DataError if a time is missing, or is neither a number, a date or text in the format ISO 8601.
-    """
+    """Return examples with the times of the option ``time`` of a fit: numbers, dates or ISO 8601; else a DataError."""
     values = _values("time", given, examples, data, what, is_complete=True)
     if values is None:
         return examples
@@ -131,9 +127,6 @@ def suggested_groups(images: Sequence[Any], labels: Sequence[Any] | None) -> lis
 
     In ``patient12_03.jpg`` the group is ``patient12_``: an identifier with a digit before a last number. Dates are no
     identifiers. Groups are suggested only if they are frequent, and at least twice as many as labels.
-
-    >>> suggested_groups([f"patient{i // 3}_{i % 3}.jpg" for i in range(12)], list("ab") * 6)[:4]
-    ['patient0_', 'patient0_', 'patient0_', 'patient1_']
     """
     if len(images) > MAX_IMAGES:
         return None

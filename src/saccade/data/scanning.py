@@ -6,7 +6,6 @@ Pillow releases the GIL while it decodes, so threads use all cores without copie
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,6 +19,7 @@ import numpy.typing as npt
 from saccade.data.decoding import ImageSource, decode_image, deep_values, quiet_pillow
 from saccade.data.pixel_range import PixelRange, own_range, some_samples
 from saccade.errors import ImageReadError
+from saccade.executor.slots import num_usable_cpus
 
 T = TypeVar("T")
 
@@ -126,24 +126,11 @@ def scan_images(
 ) -> Scan:
     """Decode every image once and return what the data checks need; a store has the same as `ImageStore.scan`.
 
-    Parameters
-    ----------
-    images
-        Paths, bytes, Pillow images or arrays, see `read_image`.
-    min_shorter_side
-        Decode large JPEGs at a reduced scale down to this shorter side: faster, but see `Scan`.
-    channels, pixel_range
-        See `decode_image`.
-    num_threads
-        Defaults to the number of usable cores.
-    deadline
-        Returns the seconds left; once it is 0 or less the rest is skipped.
-    order
-        Positions of the images to decode, in this order; None is all of them.
-    on_progress
-        Called with the number of images done and the total.
-    recorder
-        A scan to continue; its images are not decoded again.
+    `images` are paths, bytes, Pillow images or arrays, see `read_image`. Large JPEGs may be decoded at a reduced scale
+    down to `min_shorter_side`: faster, but see `Scan`. `channels` and `pixel_range` are those of `decode_image`;
+    `num_threads` is by default the number of usable cores. `deadline` returns the seconds left; once it is 0 or less
+    the rest is skipped. `order` has the positions of the images to decode, None is all. `on_progress` is called with
+    the number of images done and the total. `recorder` is a scan to continue, whose images are not decoded again.
 
     Examples
     --------
@@ -203,10 +190,9 @@ def map_in_threads(
 ) -> Generator[tuple[int, T], None, None]:
     """Yield ``(position, work(position))`` in order, computed by threads, until the deadline.
 
-    At most twice as many results as threads wait in memory, however slowly they are consumed. Close the
-    generator (``contextlib.closing``) if it may not be exhausted.
+    At most twice as many results as threads wait in memory. Close the generator if it may not be exhausted.
     """
-    num_threads = num_threads or num_usable_cores()
+    num_threads = num_threads or num_usable_cpus()
     waiting: deque[tuple[int, Future[T]]] = deque()
     with quiet_pillow(), ThreadPoolExecutor(num_threads, thread_name_prefix="saccade-decode") as pool:
         try:
@@ -224,10 +210,3 @@ def map_in_threads(
                     yield position, future.result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def num_usable_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -33,10 +33,10 @@ def split_holdout(
 ) -> tuple[Positions, Positions]:
     """Split images into training and validation images; return the ascending positions of both, neither of them empty.
 
-    Every class (or other stratum, such as 0 for all images of a regression problem) keeps at least one image in
-    training. It gives at least one to validation if its fraction rounds to one or more and it has two different images.
-    Groups with images of several classes stay in training, as equal images under two labels should, unless
-    `moves_mixed_groups`. Raises a DataError if there are too few different images.
+    Every class (or other stratum) keeps at least one image in training, and gives at least one to validation if its
+    fraction rounds to one or more and it has two different images. Groups with images of several classes stay in
+    training, as equal images under two labels should, unless `moves_mixed_groups`. Raises a DataError for too few
+    different images.
     """
     fraction("holdout_frac", holdout_frac)
     if groups is not None and len(groups) != len(labels):
@@ -65,9 +65,9 @@ def split_by_time(
 ) -> tuple[Positions, Positions]:
     """Split images so that no training image is later than a validation image's group; return the positions of both.
 
-    The latest images validate: as near to the fraction as possible, with images of the same time on one side. A group
-    counts as late as its latest image. A class that has no earlier images stays in training. Raises a DataError if the
-    times do not divide the images.
+    As near to the fraction as possible of the latest images validate, with images of the same time on one side. A group
+    is as late as its latest image. A class without earlier images stays in training. Raises a DataError if times do not
+    divide the images.
     """
     fraction("holdout_frac", holdout_frac)
     stratum_of, (group_of, first) = _codes(labels), _group_numbers(len(labels), groups)
@@ -96,11 +96,7 @@ def split_by_time(
 
 
 def joined_groups(num_images: int, *groups: Groups) -> Positions:
-    """Return one group number per image, equal for images that any of the `groups` keeps together, also by a chain.
-
-    >>> joined_groups(4, ["a", "a", "b", ""], [1, 2, 2, 3]).tolist()
-    [0, 0, 0, 3]
-    """
+    """Return one group number per image, equal for images that any of the `groups` keeps together, also by a chain."""
     codes = [_group_numbers(num_images, each)[0] for each in groups if each is not None]
     joined, before = np.arange(num_images), None
     while before is None or (joined != before).any():
@@ -169,8 +165,8 @@ def split_folds(
 ) -> npt.NDArray[np.int64]:
     """Return the fold of each image from 0 on: stratified, of equal size; the numbers of a class differ by at most one.
 
-    Groups are put, the largest first, where their classes have the fewest images. With fewer groups than folds, the
-    last folds are empty. A single group is divided as if there were none, since out-of-fold predictions need two folds.
+    Groups, the largest first, go where their classes have the fewest images; with too few, the last folds are empty. A
+    single group is divided as if there were none, since out-of-fold predictions need two folds.
     """
     group_of, first = _group_numbers(len(strata), groups)
     if 1 < len(first) < len(group_of):
@@ -236,10 +232,9 @@ def _strata_of_groups(strata: Sequence[Any] | npt.NDArray[Any] | pd.Series[Any],
 
 
 def stratified_order(strata: npt.NDArray[Any], rng: np.random.Generator) -> Positions:
-    """Return a random order of images of which each beginning is a stratified sample: all strata in proportion.
+    """Return a random order of images of which each beginning is a stratified sample; parts of the images begin it.
 
-    Whatever uses a part of the images takes the beginning of this order. The first `MIN_OF_STRATUM` images of a rare
-    stratum come earlier than its proportion, so that a beginning has a few images of each.
+    The first `MIN_OF_STRATUM` images of a rare stratum come earlier than its proportion.
     """
     shuffled = rng.permutation(len(strata))
     codes = pd.Series(_codes(np.asarray(strata))[shuffled])

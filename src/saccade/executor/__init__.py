@@ -48,14 +48,8 @@ def auto_executor(
     """Return worker processes, or an `InlineExecutor` where a worker process is not worth its start.
 
     That is the case for one worker with a single trial or with a time limit below `INLINE_BELOW_S`. Otherwise a crash
-    of one trial should not end the others.
-
-    Parameters
-    ----------
-    preload, workers
-        As for `ProcessExecutor`.
-    num_trials, time_limit_s
-        Upper bounds of the number of trials and of the search in seconds; None means no limit.
+    of one trial should not end the others. `preload` and `workers` are those of `ProcessExecutor`; `num_trials` and
+    `time_limit_s` are upper bounds, None without a limit.
 
     Examples
     --------
@@ -83,17 +77,14 @@ def make_executor(
 ) -> Executor:
     """Return the executor of that name; set its trainable before the first job.
 
+    Raises an UnknownNameError for other names.
+
     Parameters
     ----------
     given
         A key of `EXECUTORS`; or an executor, which is returned as it is.
     preload, workers, num_trials, time_limit_s
         As for `auto_executor`. Each is passed to the executor if its constructor has such a parameter.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no executor of that name.
     """
     if not isinstance(given, str):
         return EXECUTORS.make(given)

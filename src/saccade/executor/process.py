@@ -27,29 +27,22 @@ from saccade.study.trial import Job, Trainable
 if TYPE_CHECKING:
     Messages = queue.SimpleQueue[tuple["WorkerProcess", Event | WorkerDiedError]]
 
-_WAKE_UP_S = 0.5
-"""Longest wait for messages in one call; on Windows, Ctrl-C is only noticed between such calls."""
+_WAKE_UP_S = 0.5  # longest wait for messages in one call; on Windows, Ctrl-C is only noticed between such calls
 
 SILENCE_S = 5.0
 """A worker that has sent no heartbeat and used no processor time for so long is stopped or hangs; it is killed.
 
-Code that holds Python's lock sends no heartbeats either, but uses the processor. Where processor time is not known,
-on systems without ``/proc``, a worker has `UNKNOWN_FACTOR` times as long.
+Code that holds Python's lock sends no heartbeats either, but uses the processor.
 """
 
-UNKNOWN_FACTOR = 20
+UNKNOWN_FACTOR = 20  # times as long where processor time is not known, on systems without ``/proc``
 
-STALL_S = 2.0
-"""A worker that has used no processor time for so long is stalled, even if it sends heartbeats."""
+STALL_S = 2.0  # a worker that has used no processor time for so long is stalled, even if it sends heartbeats
+_EXIT_S = 10.0  # time that a worker has to exit after it closed its channel
+_GARBLED_S = 1.0  # the same after an unreadable message, which is usually half a message of a worker that died
 
-_EXIT_S = 10.0
-"""Time that a worker has to exit after it closed its channel."""
-
-_GARBLED_S = 1.0
-"""The same after an unreadable message, which is usually half a message of a worker that died."""
-
+# Time for reading the last messages of a dead worker; a process that it forked may hold its channel open for ever.
 _DRAIN_S = 0.5
-"""Time for reading the last messages of a dead worker; a process that it forked may hold its channel open for ever."""
 
 
 class ProcessExecutor(Executor):
@@ -218,7 +211,7 @@ class ProcessExecutor(Executor):
 class WorkerProcess:
     """The parent's side of one worker: its process, and pickles to and from it through its standard input and output.
 
-    One thread reads its messages, another one waits for its exit, and a third one kills it if its heartbeats stop.
+    One thread reads its messages; another one waits for its exit, and kills it if its heartbeats stop.
     `messages` receives its events, and finally a `WorkerDiedError`, each together with this object.
     """
 
@@ -231,7 +224,6 @@ class WorkerProcess:
         self._messages = messages
         self._why_killed = ""
         self._has_beaten = False
-        self._has_exited = threading.Event()
         path = [folder for folder in sys.path if isinstance(folder, str)]
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-c", PROGRAM.format(path=path, preload=preload)],
@@ -240,11 +232,11 @@ class WorkerProcess:
             stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
             env=slot.environment(),
         )
-        self._reader, self._watcher, self._listener = (
-            threading.Thread(target=target, daemon=True) for target in (self._read, self._watch, self._listen)
+        self._reader, self._watcher = (
+            threading.Thread(target=target, daemon=True) for target in (self._read, self._watch)
         )
-        for thread in (self._reader, self._watcher, self._listener):
-            thread.start()
+        self._reader.start()
+        self._watcher.start()
 
     @property
     def is_alive(self) -> bool:
@@ -269,7 +261,6 @@ class WorkerProcess:
         with contextlib.suppress(OSError):  # unsent bytes to a dead process
             self._process.stdin.close()
         self._watcher.join()
-        self._listener.join()
         self._reader.join(_DRAIN_S)
 
     def _read(self) -> None:
@@ -286,24 +277,15 @@ class WorkerProcess:
                     else:
                         self._messages.put((self, message))
             except Exception as error:  # usually the end of the pipe
-                try:
-                    self._process.wait(_EXIT_S if isinstance(error, EOFError | OSError) else _GARBLED_S)
-                except subprocess.TimeoutExpired:
+                if self._exit_code(_EXIT_S if isinstance(error, EOFError | OSError) else _GARBLED_S) is None:
                     self._why_killed = "closed its channel or sent an unreadable message"
                     self._process.kill()
 
     def _watch(self) -> None:
-        code = self._process.wait()
-        self._has_exited.set()
-        self._reader.join(_DRAIN_S)
-        how = self._why_killed or exit_text(code)
-        self._messages.put((self, WorkerDiedError(f"the worker process {how}")))
-        self.ready_or_dead.set()
-
-    def _listen(self) -> None:
+        """Wait for the exit of the process, and report it; kill a process whose heartbeats stop."""
         # Ticks are counted, not seconds: while this process is stopped as well, as by Ctrl-Z, none pass.
         num_silent, before = 0, None
-        while not self._has_exited.wait(HEARTBEAT_S):
+        while (code := self._exit_code(HEARTBEAT_S)) is None:
             used = processor_time(self._process.pid)
             is_idle = used == before
             self.idle_s = self.idle_s + HEARTBEAT_S if is_idle and used is not None else 0.0
@@ -313,7 +295,16 @@ class WorkerProcess:
             if silent_s >= SILENCE_S * (UNKNOWN_FACTOR if used is None else 1):
                 self._why_killed = f"was stopped or hung: no sign of life for {silent_s:.0f} s"
                 self._process.kill()
-                return
+        self._reader.join(_DRAIN_S)
+        how = self._why_killed or exit_text(code)
+        self._messages.put((self, WorkerDiedError(f"the worker process {how}")))
+        self.ready_or_dead.set()
+
+    def _exit_code(self, timeout_s: float) -> int | None:
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def processor_time(pid: int) -> tuple[str, ...] | None:

@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from saccade.checks import whole_number
-from saccade.errors import HyperparameterError
+from saccade.errors import HyperparameterError, count_of
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -72,8 +73,7 @@ class WorkerSlot:
     def environment(self, base: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment for the worker's interpreter, which extends `base`, by default that of this process.
 
-        If its CUDA_VISIBLE_DEVICES lists GPUs, the slot's device is an index into that list; a HyperparameterError is
-        raised if the list is too short.
+        If its CUDA_VISIBLE_DEVICES lists GPUs, the slot's device is an index into it, or raises a HyperparameterError.
         """
         environment = dict(os.environ if base is None else base)
         if self.is_wait_short and not environment.keys() & WAIT_VARIABLES:
@@ -109,25 +109,11 @@ def plan_workers(
     """Divide a machine among workers.
 
     The default is one worker for each GPU, or without a GPU one worker with all cores. The threads of all workers are
-    never more than the cores, unless `nthreads_per_trial` alone is more than that. An invalid number is an error. One
-    that exceeds this machine is reduced, and `warn` is called with the reason, so that a script written for a large
-    machine also runs on a small one. `num_trials` and `max_threads` are upper bounds of workers and of their threads.
-
-    Examples
-    --------
-    >>> [slot.device for slot in plan_workers(16, 2, ngpus_per_trial=0.5)]
-    ['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1']
+    never more than the cores, unless `nthreads_per_trial` alone is. A number that exceeds this machine is reduced, and
+    `warn` is called with the reason, so that a script for a large machine also runs on a small one. `num_trials` and
+    `max_threads` are upper bounds of workers and of their threads. Raises a HyperparameterError for an invalid
+    `ngpus_per_trial`.
     """
-    whole_number("num_cpus", num_cpus, 1)
-    whole_number("num_gpus", num_gpus, 0)
-    for name, number in (
-        ("nthreads_per_trial", nthreads_per_trial),
-        ("num_workers", num_workers),
-        ("num_trials", num_trials),
-        ("max_threads", max_threads),
-    ):
-        if number is not None:
-            whole_number(name, number, 1)
     if ngpus_per_trial is not None:
         is_number = isinstance(ngpus_per_trial, int | float) and not isinstance(ngpus_per_trial, bool)
         if not is_number or not (ngpus_per_trial == 0 or 1e-3 <= ngpus_per_trial < math.inf):
@@ -141,8 +127,8 @@ def plan_workers(
     warn = warn or (lambda _: None)
     if nthreads_per_trial is not None and nthreads_per_trial > num_cpus:
         warn(
-            f"nthreads_per_trial={nthreads_per_trial} exceeds the {_count(num_cpus, 'usable core')}: "
-            f"one worker, slower than with {_count(num_cpus, 'thread')}"
+            f"nthreads_per_trial={nthreads_per_trial} exceeds the {count_of(num_cpus, 'usable core')}: "
+            f"one worker, slower than with {count_of(num_cpus, 'thread')}"
         )
     num_by_gpu, gpu_step = _gpu_places(num_gpus, ngpus_per_trial, warn)
     num_by_cpu = max(1, num_cpus // (nthreads_per_trial or 1))
@@ -150,12 +136,10 @@ def plan_workers(
     wanted = num_workers or (num_by_gpu if gpu_step else num_by_cpu if nthreads_per_trial else 1)
     wanted = min(wanted, num_trials or math.inf)
     if wanted > num_places and (num_workers or gpu_step):
-        threads = f", {_count(nthreads_per_trial, 'thread')} per trial" if nthreads_per_trial else ""
-        gpus = f" and {_count(num_gpus, 'GPU')}" if num_by_gpu < math.inf else ""
-        warn(
-            f"{_count(num_places, 'worker')} instead of {_number(wanted)}: "
-            f"{_count(num_cpus, 'usable core')}{gpus}{threads}"
-        )
+        threads = f", {count_of(nthreads_per_trial, 'thread')} per trial" if nthreads_per_trial else ""
+        gpus = f" and {count_of(num_gpus, 'GPU')}" if num_by_gpu < math.inf else ""
+        available = f"{count_of(num_cpus, 'usable core')}{gpus}{threads}"
+        warn(f"{count_of(int(num_places), 'worker')} instead of {wanted:g}: {available}")
     num = int(min(wanted, num_places))
     if nthreads_per_trial is not None:
         num_threads = nthreads_per_trial
@@ -166,27 +150,11 @@ def plan_workers(
     return [WorkerSlot("cpu" if ngpus_per_trial == 0 else None, num_threads)] * num
 
 
-def local_slots(
-    num_gpus: int,
-    nthreads_per_trial: int | None = None,
-    ngpus_per_trial: float | None = None,
-    num_workers: int | None = None,
-    *,
-    num_trials: int | None = None,
-    warn: Callable[[str], object] | None = None,
-) -> list[WorkerSlot]:
+def local_slots(num_gpus: int, *asked: Any, **options: Any) -> list[WorkerSlot]:
     """Divide this machine among workers, with ``OMP_NUM_THREADS`` as `max_threads`; see `plan_workers`."""
     given = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()  # a list has a number for each nesting level
-    return plan_workers(
-        num_usable_cpus(),
-        num_gpus,
-        nthreads_per_trial,
-        ngpus_per_trial,
-        num_workers,
-        num_trials=num_trials,
-        max_threads=int(given) if given.isdecimal() and int(given) else None,
-        warn=warn,
-    )
+    max_threads = int(given) if given.isdecimal() and int(given) else None
+    return plan_workers(num_usable_cpus(), num_gpus, *asked, max_threads=max_threads, **options)
 
 
 def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], object]) -> tuple[float, int]:
@@ -195,7 +163,7 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
         return math.inf, 0
     if per_trial is not None and per_trial > num_gpus:
         instead = "a trial gets all of them" if num_gpus else "trials train on the CPU"
-        warn(f"ngpus_per_trial={_number(per_trial)}, but this machine has {_count(num_gpus, 'CUDA device')}: {instead}")
+        warn(f"ngpus_per_trial={per_trial:g}, but this machine has {count_of(num_gpus, 'CUDA device')}: {instead}")
     if num_gpus == 0:
         return math.inf, 0
     if per_trial is None or per_trial <= 1:
@@ -203,23 +171,14 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
         return num_gpus * num_sharing, 1
     step = min(int(per_trial), num_gpus)
     if step > 1:
-        warn(f"ngpus_per_trial={_number(per_trial)}: a trial trains on one of its {step}; the others stay idle")
+        warn(f"ngpus_per_trial={per_trial:g}: a trial trains on one of its {step}; the others stay idle")
     return num_gpus // step, step
 
 
-def _count(num: float, what: str) -> str:
-    return f"{_number(num)} {what}" if num == 1 else f"{_number(num)} {what}s"
-
-
-def _number(num: float) -> str:
-    return f"{num:g}"
-
-
 def num_usable_cpus(root: Path = Path("/")) -> int:
-    """Return the number of cores that this process may use, at least 1.
+    """Return the number of cores that this process may use, at least 1: by its affinity, and by quotas of a container.
 
-    The minimum of the machine's cores, the process's affinity, and on Linux the CPU quotas of its control groups, as
-    in a container. Fractions are rounded down, since one thread too many costs more than it gains.
+    Fractions are rounded down, since one thread too many costs more than it gains.
     """
     count = getattr(os, "process_cpu_count", None)  # Python 3.13; it obeys PYTHON_CPU_COUNT as well
     if count is not None:

@@ -47,7 +47,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Request:
-    """A job on its way to the worker. Its parts are pickled, so that unpickling errors fail one job only."""
+    """A job on its way to the worker; its parts are pickled, so that unpickling errors fail one job only."""
 
     trial: int
     job: bytes

@@ -93,10 +93,12 @@ class FitConfig(FitOptions):
         """
         path = Path(path).expanduser()
         file = path / FIT_TOML if path.is_dir() else path
+        if path.is_dir() and not file.is_file():
+            raise DataError(f"{path} is a folder without the file {FIT_TOML}. Pass a TOML file, or a run folder")
         try:
             # Some editors of Windows begin a text with a byte order mark.
             values = tomllib.loads(file.read_text(encoding="utf-8-sig"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DataError(f"{file} is not a TOML file: {error}") from None
         try:
             values = _with_one_table(values)

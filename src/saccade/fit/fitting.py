@@ -6,6 +6,8 @@ import contextlib
 import importlib
 import math
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -18,7 +20,7 @@ from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.deadline import Deadline
-from saccade.errors import DataError, SaccadeError, explained_file_errors
+from saccade.errors import DataError, SaccadeError, WeightsNotFoundError, explained_file_errors
 from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
@@ -35,6 +37,7 @@ from saccade.fit.run_folder import (
     TRIALS,
     FitRequest,
     WeightsKeeper,
+    how_to_finish,
     is_finished,
     locked_folder,
     root_of,
@@ -47,10 +50,13 @@ from saccade.fit.searching import (
     make_image_executor,
     make_image_search,
     make_study,
+    networks_to_download,
     plan,
+    screen_networks,
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.models.downloads import Downloads
 from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
@@ -69,7 +75,7 @@ from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import check_imbalance
 from saccade.training.recipes.building import check_methods, check_networks, stored_channels, stored_side
-from saccade.training.recipes.default_space import fall_back_to_available_models, max_held_out, max_used
+from saccade.training.recipes.default_space import DOWNLOADS, fall_back_to_available_models, max_held_out, max_used
 from saccade.training.recipes.recipe import choices
 from saccade.training.task import ImageTask
 from saccade.training.trial.trainer import ImageTrainable
@@ -129,8 +135,12 @@ def run_fit(
                         "call add_classes"
                     )
                 )
-            # Workers start while images are decoded.
-            with use_executor(settings.executor, make_image_executor(request, notify)) as executor:
+            # Workers start, and weights are downloaded, while images are decoded.
+            remote = [] if finish else networks_to_download(request, log)
+            with (
+                Downloads(remote, Deadline(DOWNLOADS * deadline.seconds_left())) as downloads,
+                use_executor(settings.executor, make_image_executor(request, notify)) as executor,
+            ):
                 notify(plan(request, metric_name, executor))
                 budget.begin("decoding")
                 data = _prepare(request, folder, problem.num_outputs, budget, notify)
@@ -147,7 +157,7 @@ def run_fit(
                     start=start if start.is_file() else None,
                     start_has_head=request.problem is not None,
                     class_names=request.train.class_names,
-                    costs=cost_names(objectives),
+                    costs=list(dict.fromkeys([*cost_names(objectives), *settings.limits])),
                     is_holdout=request.tuning is None,
                     num_val_seen=data.num_val_seen,
                 )
@@ -165,16 +175,21 @@ def run_fit(
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                 )
-                study = make_study(request, folder, task, executor, budget, log, listeners)
+                narrowed, scores = (
+                    (request, {}) if finish else screen_networks(request, task, deadline, log, notify, downloads)
+                )
+                study = make_study(narrowed, folder, task, executor, budget, log, listeners, scores)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
-                study.listeners.append(WeightsKeeper(study.trials, objectives, settings.max_members))
+                has_costs = bool(cost_names(objectives) or settings.limits)
+                study.listeners.append(WeightsKeeper(study.trials, settings.max_members, has_costs=has_costs))
                 select = partial(
                     select_networks,
                     study,
                     task,
                     notify=notify,
                     objectives=objectives,
+                    limits=settings.limits,
                     max_members=settings.max_members,
                     seed=settings.random_state or 0,
                     folds_folder=folder / FOLDS,
@@ -183,26 +198,27 @@ def run_fit(
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
             budget.begin("finishing")
-            saved = write_predictor(
-                folder,
-                study,
-                task,
-                combination,
-                label=request.label,
-                eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
-                class_names=request.train.class_names,
-                objectives=objectives,
-                keys=data.keys,
-                earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
-                left_out=data.left_out,
-                seconds=budget.seconds,
-                is_interrupted=is_interrupted,
-            )
-            write_features(saved, task, combination, (lambda: 0.0) if is_interrupted else deadline.seconds_left)
-            if is_interrupted:
-                notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
-            else:
-                tidy_up(folder)
+            with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
+                saved = write_predictor(
+                    folder,
+                    study,
+                    task,
+                    combination,
+                    label=request.label,
+                    eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
+                    class_names=request.train.class_names,
+                    objectives=objectives,
+                    keys=data.keys,
+                    earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
+                    left_out=data.left_out,
+                    seconds=budget.seconds,
+                    is_interrupted=is_interrupted,
+                )
+                write_features(saved, task, combination, seconds_left)
+                if is_interrupted:
+                    notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
+                else:
+                    tidy_up(folder)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
@@ -277,8 +293,12 @@ def _checked(
     ask_hub_again()
     FeatureCache.from_environment()  # raises if its limit is not a number
     weights, warning = request.weights, ""
+    if weights is not None and not weights.exists():
+        raise WeightsNotFoundError(f"weights={str(weights)!r} does not exist; pass a file or a folder of weights")
     if may_replace_networks and not request.is_model_named:
-        space, warning = fall_back_to_available_models(request.space, weights, deadline.seconds_left())
+        space, warning = fall_back_to_available_models(
+            request.space, weights, deadline.seconds_left(), is_single=request.trains_once
+        )
         request = replace(request, space=space)
     if request.trains_once:  # also epochs are passes over all images, unless the user said otherwise
         fixed = {name: value for name, value in request.space.default.items() if name != "images_per_epoch"}
@@ -286,11 +306,33 @@ def _checked(
     _ = request.num_trials  # raises if nothing ends the search
     make_image_search(request)  # so that invalid options are errors before any work begins
     assert request.train.labels is not None
-    check_networks(request.space, weights, problem.num_outputs, deadline.seconds_left)
+    check_networks(
+        request.space, weights, problem.num_outputs, deadline.seconds_left, finds_weights=request.is_model_named
+    )
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
     if any(choices(request.space, "robust_loss")):
         problem.require_classes("robust_loss")
     return request, warning
+
+
+@contextlib.contextmanager
+def _first_ctrl_c_noted(deadline: Deadline, is_interrupted: bool) -> Iterator[Callable[[], float]]:
+    """Complete the block despite the first Ctrl-C of the fit; yield a function of the seconds left, 0 after Ctrl-C."""
+    handler = signal.getsignal(signal.SIGINT)
+
+    def note(*_: object) -> None:
+        nonlocal is_interrupted
+        is_interrupted = True
+        signal.signal(signal.SIGINT, handler)
+
+    # A program that handles Ctrl-C itself, or has its fit in another thread, gets no KeyboardInterrupt here.
+    if threading.current_thread() is threading.main_thread() and handler is signal.default_int_handler:
+        signal.signal(signal.SIGINT, handler if is_interrupted else note)
+    try:
+        yield lambda: 0.0 if is_interrupted else deadline.seconds_left()
+    finally:
+        if signal.getsignal(signal.SIGINT) is note:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager
@@ -301,7 +343,7 @@ def _ready_to_resume(folder: Path, root: Path, notify: Listener) -> Iterator[Non
     try:
         yield
     except KeyboardInterrupt:
-        notify(Warned(f"interrupted; to resume: saccade resume {root}"))
+        notify(Warned(f"interrupted. {how_to_finish(root)}"))
         raise
     except SaccadeError:
         shutil.rmtree(folder / STORE, ignore_errors=True)

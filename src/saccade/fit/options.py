@@ -38,9 +38,9 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.space.constants import plain
-from saccade.study.json_values import from_json_value, to_json_value
-from saccade.study.objectives import check_objectives, cost_names
+from saccade.space.base import plain
+from saccade.study.event_log import from_json_value, to_json_value
+from saccade.study.objectives import check_objectives, cost_names, speed_limits
 from saccade.study.registry import Registry
 from saccade.study.trackers import check_callbacks
 
@@ -132,6 +132,7 @@ Seconds: TypeAlias = Annotated[
     Field(gt=0),
     Kind("a positive number of seconds", parse_duration, "a duration such as 600, 90s, 10m or 1h30m"),
 ]
+Positive: TypeAlias = Annotated[float, _Plain, Field(gt=0, lt=math.inf), Kind("a positive number", parse_constant)]
 NumGpus: TypeAlias = Annotated[
     float, _Plain, Field(ge=0, lt=math.inf), AfterValidator(_num_gpus), Kind("0, 0.5, 1, 2 or the like", parse_constant)
 ]
@@ -241,12 +242,28 @@ class FitOptions(BaseModel):
     objectives: Annotated[
         Names,
         Option(
-            "The score, and costs to minimise besides: latency, params, bytes.",
+            "The score, and costs to minimise besides: latency, throughput, params, bytes.",
             "Such as ``['accuracy', 'latency']``. `choose` then picks from the Pareto front. Empty: the score alone.",
             metavar="NAME,NAME...",
             is_for_search=True,
         ),
     ] = Field(default_factory=list)
+    min_images_per_s: Annotated[
+        Positive | None,
+        Option(
+            "Minimum throughput of the predictor in images per second on this machine, decoding excluded.",
+            "Only networks and ensembles that reach it are selected, and others are not searched further. If none "
+            "does, the nearest is the result, with a warning.",
+            metavar="N",
+        ),
+    ] = None
+    max_latency_ms: Annotated[
+        Positive | None,
+        Option(
+            "Maximum time of the predictor for a single image in milliseconds, otherwise as `min_images_per_s`.",
+            metavar="MS",
+        ),
+    ] = None
     holdout_frac: Annotated[
         Fraction | None,
         Option(
@@ -469,6 +486,11 @@ class FitOptions(BaseModel):
     def limit_s(self) -> float | None:
         """The time limit in seconds; None means no limit."""
         return AUTO_TIME_LIMIT_S if isinstance(self.time_limit, str) else self.time_limit
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limits of the predictor's costs by name."""
+        return speed_limits(self.min_images_per_s, self.max_latency_ms)
 
     @property
     def max_members(self) -> int:

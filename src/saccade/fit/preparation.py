@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saccade.data.checks import count_of
 from saccade.data.earlier_split import FITTED, EarlierSplit, Keys, image_keys
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.scanning import measure_pixel_range
@@ -21,7 +20,7 @@ from saccade.data.sources.unreadable import MAX_LISTED, describe_unreadable, nam
 from saccade.data.splitting import Positions, joined_groups, split_by_time, split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore
-from saccade.errors import DataError
+from saccade.errors import DataError, count_of
 from saccade.events import DataReady, Listener, Progressed, Warned
 from saccade.tasks.labels import some
 from saccade.tasks.problem import Problem

@@ -31,10 +31,9 @@ from saccade.fit.run_folder import (
 )
 from saccade.fit.values import from_toml
 from saccade.inference.saved import SavedPredictor
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.space import Dict
-from saccade.study.event_log import EventLog
-from saccade.study.json_values import LostObjectError, from_json_value
+from saccade.study.event_log import EventLog, LostObjectError, from_json_value
 from saccade.study.run_folder import locked, reading, write_json_atomically
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import choices, recipe_space

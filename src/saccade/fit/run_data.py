@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from saccade.data.decoding import is_url
 from saccade.data.examples import Examples, ImageLike
 from saccade.errors import DataError
-from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
+from saccade.study.event_log import LostObjectError, from_json_value, to_json_value
 from saccade.study.run_folder import reading
 
 _PARTS = ("train", "tuning")

@@ -34,10 +34,9 @@ from saccade.inference.saved import (
     SavedPredictor,
 )
 from saccade.space import Dict
-from saccade.study.event_log import EventLog
-from saccade.study.json_values import to_json_value
+from saccade.study.event_log import EventLog, to_json_value
 from saccade.study.life import StudyRecord
-from saccade.study.objectives import cost_names, same_costs
+from saccade.study.objectives import same_costs
 from saccade.study.run_folder import LOCK, STARTING, CheckpointKeeper, is_vacant, locked, write_json_atomically
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import parse_name
@@ -201,14 +200,12 @@ def root_of(folder: Path) -> Path:
 
 def is_finished(folder: Path) -> bool:
     """Return whether the run in a folder has its predictor, and neither it nor a newer run there was interrupted."""
-    if (folder / NEW / RUN).is_file() or (folder / MOVING).is_dir():
+    if (folder / NEW / RUN).is_file() or (folder / MOVING).is_dir() or not has_predictor(folder):
         return False
     try:
         record = json.loads((folder / PREDICTOR_FOLDER / DESCRIPTION).read_bytes())
         return not record["summary"].get(INTERRUPTED, False)
-    except OSError:
-        return False
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return True  # damaged, which is reported when the predictor is read
 
 
@@ -312,15 +309,15 @@ def _move_up(root: Path) -> None:
 class WeightsKeeper(CheckpointKeeper):
     """Removes the weights, states and linear probes of trials that neither the search nor the predictor needs.
 
-    The best trial is kept; for an ensemble, the best of each of the best ``max_members + 1`` networks; with costs, the
-    best of every network, since only another network can have lower costs. One linear probe is kept per network.
+    The best trial is kept; for an ensemble, the best of each of the best ``max_members + 1`` networks; if costs count,
+    the best of every network, since only another network can have lower costs. One linear probe is kept per network.
     """
 
-    def __init__(self, trials: Sequence[Trial], objectives: Sequence[str] = (), max_members: int = 1) -> None:
+    def __init__(self, trials: Sequence[Trial], max_members: int = 1, *, has_costs: bool = False) -> None:
         self._probed: dict[Hashable, int] = {}  # the trial whose probe is kept, by network
         num_networks = max_members + 1 if max_members > 1 else 1
-        self._is_by_network = num_networks > 1 or bool(cost_names(objectives))
-        super().__init__(trials, math.inf if cost_names(objectives) else num_networks)
+        self._is_by_network = num_networks > 1 or has_costs
+        super().__init__(trials, math.inf if has_costs else num_networks)
 
     def group(self, trial: Trial) -> Hashable:
         """Return a key for the network; one key for all if only the best trial is kept."""

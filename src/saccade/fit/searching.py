@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,30 +18,37 @@ from saccade.autosearch.description import describe_recipe, score_range
 from saccade.autosearch.features import DatasetDescription
 from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
-from saccade.data.checks import count_of
 from saccade.deadline import Deadline
-from saccade.events import Listener, RunPlanned, Warned
+from saccade.errors import count_of
+from saccade.events import Event, Listener, NetworksScreened, RunPlanned, TrialCreated, Warned
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.time_budget import ADAPTED_BELOW_S, TimeBudget
 from saccade.models.catalogue import resolve_name
+from saccade.models.downloads import Downloads
+from saccade.models.ranking import ranked_networks
+from saccade.models.weights import weights_place
 from saccade.numerics.device import choose_device
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import SEARCHERS, check_space, make_searcher
 from saccade.searcher.base import Searcher
+from saccade.space import Categorical, Dict
 from saccade.study.event_log import EventLog
 from saccade.study.registry import Registry
 from saccade.study.study import Study
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.labels import inferred_problem_type
 from saccade.training.probes.probe import MAX_IMAGES, names_of_cached_networks, network_name
-from saccade.training.recipes.recipe import canonical, choices
+from saccade.training.recipes.recipe import Recipe, canonical, choices
 from saccade.training.task import ImageTask
+from saccade.training.trial.screening import LEAST_KEPT, Screening
 
 # The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
 AUTO: Registry[Searcher] = Registry("searcher", Searcher, {"auto": AutoSearch})  # type: ignore[type-abstract]
+
+SHORTEST_S = 10.0  # time that short probes are worth
 
 PRELOAD = ("saccade.training.trial.trainer",)  # modules that workers import while images are prepared
 
@@ -129,6 +137,9 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     elif problem_type is None:
         problem_type, why = inferred_problem_type(labels)
     device = choose_device("cpu" if settings.ngpus_per_trial == 0 else None)
+    table = ranked_networks()
+    downloads = [name for name in networks_to_download(request) if name in table]
+    sizes = {name: f" (download, {table[name].num_bytes / 1e6:.0f} MB)" for name in downloads}
     workers = count_of(executor.num_workers, "worker process", "worker processes")
     advice = ""
     if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
@@ -138,7 +149,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     return RunPlanned(
         f"{problem_type} ({why})",
         metric,
-        [str(model) for model in choices(request.space, "model")],
+        [name + sizes.get(name, "") for name in map(str, choices(request.space, "model"))],
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
         "in this process" if isinstance(executor, InlineExecutor) else f"in {workers}",
         advice,
@@ -153,9 +164,10 @@ def make_study(
     budget: TimeBudget,
     log: EventLog,
     listeners: Iterable[Listener],
+    scores: Mapping[str, float] | None = None,
 ) -> Study:
-    """Return the study of a fit; it resumes where its event log ends."""
-    described = describe_search(request, task, budget.part("measuring speed"))
+    """Return the study of a fit, which resumes where its event log ends; `scores` are those of `screen_networks`."""
+    described = describe_search(request, task, budget.part("measuring speed"), scores or {})
     searcher, scheduler = make_image_search(request, described)
     return Study(
         executor,
@@ -174,7 +186,65 @@ def make_study(
     )
 
 
-def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -> dict[str, Any]:
+def networks_to_download(request: FitRequest, log: Iterable[Event] = ()) -> list[str]:
+    """Return the default networks whose weights are only on the hub; none if an earlier process has compared them."""
+    networks = choices(request.space, "model")
+    folder = request.weights
+    is_given = request.is_model_named or (folder is not None and folder.is_file())
+    if is_given or len(networks) == 1 or True not in choices(request.space, "pretrained"):
+        return []
+    if any(isinstance(event, NetworksScreened) for event in log):
+        return []
+    return [name for name in networks if isinstance(name, str) and weights_place(name, folder) == "hub"]
+
+
+def screen_networks(
+    request: FitRequest, task: ImageTask, deadline: Deadline, log: EventLog, notify: Listener, downloads: Downloads
+) -> tuple[FitRequest, Mapping[str, float]]:
+    """Return the request with those networks that successive probing leaves, and the scores of their short probes.
+
+    An earlier process of the run has recorded its result in the log. Few networks, and those without linear probes, are
+    left to the search.
+    """
+    space, networks = request.space, choices(request.space, "model")
+    scores: Mapping[str, float] | None = None
+    given = map(canonical, request.settings.starting_configs or ())
+    always = [config["model"] for config in given if "model" in config]
+    for event in log:
+        match event:
+            case NetworksScreened():
+                scores = event.scores
+            case TrialCreated():
+                always.append(event.config.get("model"))
+    is_auto = request.settings.searcher == "auto" or not request.is_model_named
+    recipe = Recipe.of(space.default)
+    is_probed = recipe.starts_pretrained and recipe.linear_probe and task.start is None
+    if scores is None:
+        has_time = len(networks) > LEAST_KEPT and deadline.seconds_left() >= SHORTEST_S
+        is_long = has_time or bool(downloads.networks)
+        if is_auto and is_probed and is_long and all(isinstance(name, str) for name in networks):
+            start_s = time.perf_counter()
+            screening = Screening(space, task, deadline, notify, request.settings.limits)
+            found = screening.run(networks, downloads, always)
+            scores = {name: network.score for name, network in found.items()}
+            notify(NetworksScreened(dict(scores), len(networks), time.perf_counter() - start_s, screening.left_out))
+        else:
+            downloads.wait()
+        downloads.close()
+    kept = [name for name in networks if scores and (name in scores or name in always)]
+    if not scores:  # there were no probes, or none was complete in time
+        if not downloads.networks:
+            return request, {}
+        kept = [name for name in networks if downloads.has(name)] or list(networks)
+    order = list(scores or ())
+    kept.sort(key=lambda name: order.index(name) if name in order else len(order))
+    model = kept[0] if len(kept) == 1 else Categorical(*kept)
+    return replace(request, space=Dict({**space.data, "model": model})), scores or {}
+
+
+def describe_search(
+    request: FitRequest, task: ImageTask, measuring: Deadline, scores: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Return the arguments of `AutoSearch` for networks, images, metric and machine, whose speed is measured."""
     if request.settings.searcher != "auto" or request.space.num_configurations == 1:
         return {}
@@ -187,18 +257,22 @@ def describe_search(request: FitRequest, task: ImageTask, measuring: Deadline) -
         forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
-    cached = set()
+    cached, screened = set(), {}
     for model, img_size in itertools.product(choices(request.space, "model"), choices(request.space, "img_size")):
-        if names and isinstance(model, str):
+        if isinstance(model, str) and (names or scores):
             network = describe({"model": model, "img_size": img_size}).network
             if network_name(resolve_name(model), network.input_size) in names:
                 cached.add(network)
+            if scores and model in scores:
+                screened[network] = scores[model]
     return {
         "describe": describe,
+        "screened": screened,
         "cached": cached,
         "data": DatasetDescription(in_epoch, task.problem.num_outputs),
         "num_probed": MAX_IMAGES,
         "score_range": score_range(task.metric, task.problem, task.train.targets),
         "is_for_mean": request.settings.max_members > 1,
+        "limits": request.settings.limits,
         **speed,
     }

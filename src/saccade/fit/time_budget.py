@@ -9,7 +9,7 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, PhaseDone, TrialCreated
+from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, NetworksScreened, PhaseDone, TrialCreated
 from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
@@ -88,6 +88,8 @@ class TimeBudget:
     def __call__(self, event: Event) -> None:
         """Measure the search and what must be reserved after it, by an event."""
         self.reserve(event)
+        if isinstance(event, NetworksScreened):
+            self._worker_s["probes"] += event.seconds * self._num_workers
         if isinstance(event, EpochDone) and self._phase == "search":
             if event.epoch == 0:  # the linear probe
                 self._worker_s["probes"] += event.seconds

@@ -24,7 +24,7 @@ from typing import Any
 
 from saccade.errors import HyperparameterError, SpaceError
 from saccade.space import Bool, Categorical, Dict, Int, List, Real, Space
-from saccade.space.constants import canonical_key
+from saccade.space.base import canonical_key
 
 _SPACES: dict[str, type[Space]] = {kind.__name__: kind for kind in (Real, Int, Bool, Categorical, List, Dict)}
 _PYTHON = re.compile(rf"({'|'.join(_SPACES)})\(.*\)|\{{.*\}}", re.DOTALL)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import statistics
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,8 +21,14 @@ from saccade.data.batches import Batches, Images
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.preprocessing import Preprocess
 from saccade.models.batch_norm_folding import fold_batch_norm
-from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import InputSpec, Side, build_network, classifier_parameters
+from saccade.models.network import (
+    CustomObject,
+    InputSpec,
+    Side,
+    build_custom_network,
+    build_network,
+    classifier_parameters,
+)
 from saccade.models.weights import CHECKSUM, read_weights
 from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics
@@ -64,7 +73,8 @@ class Classifier:
     """A network that predicts, during training and after it. It is moved to the device of `numerics`.
 
     `inference` are the numerics of predictions: `numerics`, until `choose_inference` or `use` change them. `amp` is
-    whether predictions are computed in 16 bits; None lets `choose_inference` measure.
+    whether predictions are computed in 16 bits; None lets `choose_inference` measure. `image_s` are the seconds of an
+    image in the fastest pass over batches so far, as predictions compute them, decoding excluded; inf before the first.
     """
 
     def __init__(
@@ -80,6 +90,7 @@ class Classifier:
         self.network = numerics.place(network)
         self.preprocess = Preprocess(blueprint.input)
         self._folded: torch.nn.Module | None = None
+        self.image_s = math.inf
 
     @property
     def head(self) -> torch.nn.Module | None:
@@ -90,6 +101,7 @@ class Classifier:
         """Set the numerics of training and of predictions, which have the same memory format."""
         if (numerics, inference) != (self.numerics, self.inference):
             self.numerics, self.inference, self._folded = numerics, inference, None
+            self.image_s = math.inf
         numerics.place(self.network)
 
     @property
@@ -197,8 +209,30 @@ class Classifier:
         When `seconds_left` returns 0 or less, the remaining batches are skipped; the first batch never is.
         """
         network = (network or self.predicting).eval()
-        (outputs,) = _over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), self.inference, seconds_left)
+        (outputs,) = self.over(batches, lambda x_BCHW: (self.forward(x_BCHW, network),), seconds_left)
         return outputs
+
+    def over(
+        self,
+        batches: Batches,
+        compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
+        seconds_left: Callable[[], float],
+    ) -> list[np.ndarray]:
+        """Compute tensors of each batch, until no time is left, concatenate each of them, and update `image_s`."""
+        parts: list[tuple[np.ndarray, ...]] = []
+        seconds: list[float] = []  # of an image in each batch
+        with self.inference.threads():
+            start_s = time.perf_counter()
+            for x_BCHW, *_ in batches.in_order():
+                parts.append(tuple(tensor.cpu().numpy() for tensor in compute(x_BCHW)))
+                now_s = time.perf_counter()
+                seconds.append((now_s - start_s) / len(x_BCHW))
+                start_s = now_s
+                if seconds_left() <= 0:
+                    break
+        if self._folded is not None or self.inference.compiled:  # validation in training does not fold batch norm
+            self.image_s = min(self.image_s, statistics.median(seconds[1:] or seconds))
+        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def inference_candidates(device: torch.device, amp: bool | None) -> list[Numerics]:
@@ -221,8 +255,8 @@ def outputs_and_features(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return outputs and features of all images, as `Classifier.outputs` and `Classifier.outputs_and_features` do."""
     network.eval()
-    outputs, features = _over(
-        batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), classifier.inference, seconds_left
+    outputs, features = classifier.over(
+        batches, lambda x_BCHW: classifier.outputs_and_features(x_BCHW, network), seconds_left
     )
     return outputs, features
 
@@ -232,22 +266,6 @@ def features_of(
 ) -> np.ndarray:
     """Return the features of all images, float32 of shape (num_images, num_features)."""
     return outputs_and_features(classifier, batches, classifier.predicting, seconds_left)[1]
-
-
-def _over(
-    batches: Batches,
-    compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]],
-    numerics: Numerics,
-    seconds_left: Callable[[], float],
-) -> list[np.ndarray]:
-    """Compute tensors of each batch, until no time is left, and concatenate each of them."""
-    parts: list[tuple[np.ndarray, ...]] = []
-    with numerics.threads():
-        for x_BCHW, *_ in batches.in_order():
-            parts.append(tuple(tensor.cpu().numpy() for tensor in compute(x_BCHW)))
-            if seconds_left() <= 0:
-                break
-    return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
 
 
 def _first(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
@@ -267,7 +285,8 @@ def empty_classifier(
     """Build a blueprint's network, into which all weights are to be loaded; `own` is a network of the user's own."""
     num_outputs, in_chans, img_size = problem.num_outputs, blueprint.in_chans, blueprint.img_size
     if blueprint.architecture is None:
-        assert own is not None, "a network of the user's own is required"
+        if own is None:
+            raise SavedPredictorError("it names no network, and there is none of the user's own")
         network = build_custom_network(own, num_outputs, in_chans, blueprint.input.img_size)
     else:
         network = build_network(

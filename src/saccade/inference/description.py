@@ -25,7 +25,7 @@ from saccade.checks import real_number
 from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Text
 from saccade.inference.postprocessing import Postprocessing
-from saccade.study.objectives import COSTS
+from saccade.study.objectives import COSTS, load
 from saccade.tasks.matching import names_of_classes
 from saccade.tasks.problem import Problem
 
@@ -71,6 +71,7 @@ class _Row(TypedDict):
     trial: _Count
     status: Text
     score_val: float | None
+    images_per_s: NotRequired[_Finite | None]
     epochs_done: _Count
     best_epoch: _Count | None
     fit_time_s: float
@@ -118,7 +119,7 @@ class Choice:
     """A trial on the Pareto front of a search with several objectives; `weights` and others are as in `Member`."""
 
     trial: _Count
-    costs: dict[str, _Finite]  # of its network by name: ``latency_ms``, ``num_params``, ``num_bytes``
+    costs: dict[str, _Finite]  # of its network by name, as in `saccade.study.objectives.COSTS`
     blueprint: Blueprint
     # The entries of `ImagePredictor.fit_summary` that differ for this trial.
     summary: Annotated[dict[str, Any], _of(_ChoiceSummary), _AS_IS]
@@ -128,13 +129,12 @@ class Choice:
     checksum: Text | None = None
 
 
-def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_score: float | None = None) -> Choice:
+def choose(choices: Sequence[Choice], limits: Mapping[str, float], min_score: float | None = None) -> Choice:
     """Return the choice with the highest score within the maximum `limits` of costs by name.
 
     With `min_score`, return the cheapest choice of at least this score instead. Raises a HyperparameterError if a limit
     is not a number, its cost is not an objective of the search, or no choice is within the limits.
     """
-    limits = {name: limit for name, limit in limits.items() if limit is not None}
     for name, limit in [*limits.items(), *([] if min_score is None else [("min_score", min_score)])]:
         real_number(name, limit)
     known = list(choices[0].costs) if choices else []
@@ -152,8 +152,7 @@ def choose(choices: Sequence[Choice], limits: Mapping[str, float | None], min_sc
     fitting = [
         choice
         for choice in choices
-        if all(choice.costs[name] <= limit for name, limit in limits.items() if limit is not None)
-        and (min_score is None or choice.summary["valid_score"] >= min_score)
+        if load(choice.costs, limits) <= 1 and (min_score is None or choice.summary["valid_score"] >= min_score)
     ]
     if not fitting:
         listed = "\n".join(

@@ -36,6 +36,8 @@ MAX_IMAGES = 10**8  # of a training set, as a check of files
 NUM_NEIGHBOURS = 5
 """The neighbour whose distance counts."""
 
+FALSE_ALARM_RATE = 0.05
+"""The part of known images that are called unknown, unless another one is given."""
 
 _TENSORS = ("train", "train_targets", "val", "val_targets", "class_counts")
 

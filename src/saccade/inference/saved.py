@@ -19,8 +19,8 @@ from saccade.errors import SavedPredictorError, explained_file_errors
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier, load_weights
 from saccade.inference.description import WEIGHTS, Choice, Description, Member
 from saccade.inference.feature_bank import FeatureBank
-from saccade.models.custom import CustomObject
 from saccade.models.loading import AllocationLimit
+from saccade.models.network import CustomObject
 from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import write_json_atomically
@@ -46,9 +46,8 @@ class SavedPredictor(Description):
 
     folder: Path  # with the file `DESCRIPTION` and the files of weights
     net: CustomObject | None = None  # the user's own network; never written, `with_network` sets it after loading
-    keeps: object = field(
-        default=None, repr=False, compare=False
-    )  # what has to live as long, such as a temporary folder
+    # An object with the lifetime of all predictors of this folder, such as the owner of a temporary folder.
+    keeps: object = field(default=None, repr=False, compare=False)
 
     @property
     def blueprint(self) -> Blueprint:
@@ -179,9 +178,8 @@ class SavedPredictor(Description):
         """Write a copy to another, empty folder and return it; in the predictor's own folder, update numerics."""
         if folder.resolve() == self.folder.resolve():
             found = SavedPredictor.read(folder)
-            if [(one.weights, one.checksum) for one in found.members] != [
-                (one.weights, one.checksum) for one in self.members
-            ]:
+            there, here = ([(one.weights, one.checksum) for one in each.members] for each in (found, self))
+            if there != here:
                 raise SavedPredictorError(
                     f"{folder} contains the predictor that this one was chosen from, or a later one. Pass another "
                     "folder"
@@ -219,26 +217,14 @@ class SavedPredictor(Description):
 
     def chosen(self, choice: Choice) -> SavedPredictor:
         """Return the predictor of one of the `choices`; its weights stay in this folder until it is saved."""
+        shared = {name: getattr(choice, name) for name in ("trial", "blueprint", "weights", "has_seen_val", "checksum")}
+        summary, parts = {**self.summary, **choice.summary}, choice.postprocessing
         chosen = replace(
-            self,
-            summary={**self.summary, **choice.summary},
-            net=None,
-            choices=[],
-            members=[
-                Member(
-                    choice.trial,
-                    choice.blueprint,
-                    choice.weights,
-                    has_seen_val=choice.has_seen_val,
-                    checksum=choice.checksum,
-                )
-            ],
-            postprocessing=choice.postprocessing,
-            numerics={},
+            self, summary=summary, net=None, choices=[], members=[Member(**shared)], postprocessing=parts, numerics={}
         )
         model, amp = (chosen.config.get(name) for name in ("model", "amp"))
         net = model if isinstance(model, CustomObject) else None
-        return replace(chosen, net=net, members=[replace(chosen.members[0], amp=amp)])
+        return replace(chosen, net=net, members=[Member(**shared, amp=amp if isinstance(amp, bool) else None)])
 
     def with_network(self, net: Any) -> SavedPredictor:
         """Return the predictor with the user's own network; a SavedPredictorError if it lacks one or needs none."""

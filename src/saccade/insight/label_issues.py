@@ -26,9 +26,7 @@ INVERSE_PENALTIES = (0.003, 0.03, 0.3)
 """Values of scikit-learn's C, for features scaled to a mean square of 1; the one with the lowest loss is used."""
 
 
-def out_of_fold_probabilities(
-    features: np.ndarray, labels: np.ndarray, num_classes: int, num_folds: int = NUM_FOLDS, seed: int = 0
-) -> np.ndarray:
+def out_of_fold_probabilities(features: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
     """Return out-of-fold probabilities, (num_images, num_classes), 0 for classes that a training part lacks."""
     from sklearn.exceptions import ConvergenceWarning  # a second to import
     from sklearn.linear_model import LogisticRegression
@@ -37,7 +35,7 @@ def out_of_fold_probabilities(
     scaled = features / (np.sqrt(np.mean(np.square(features))) or 1.0)
     known, numbers, counts = np.unique(labels, return_inverse=True, return_counts=True)
     probabilities = np.zeros((len(labels), num_classes))
-    folds = StratifiedKFold(max(2, min(num_folds, int(counts.max()))), shuffle=True, random_state=seed)
+    folds = StratifiedKFold(max(2, min(NUM_FOLDS, int(counts.max()))), shuffle=True, random_state=0)
     losses = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -55,8 +53,7 @@ def out_of_fold_probabilities(
 def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Estimate the number of images with each label (rows) that belong to each class (columns).
 
-    An image is assigned to the most probable class among those whose probability is at least the mean probability of
-    the class over the images labelled with it. Rows sum to the number of images with that label.
+    Rows sum to the number of images with that label; the module describes the estimate.
     """
     num_classes = probabilities.shape[1]
     counts = np.bincount(labels, minlength=num_classes)
@@ -76,8 +73,7 @@ def confident_joint(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray
 def probably_wrong(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return which labels are probably wrong: as many of each label as `confident_joint` assigns to other classes.
 
-    These are the images with the largest margin of another class; never the only image of a class, which has no
-    out-of-fold prediction of its class.
+    Never the only image of a class, which has no out-of-fold prediction of its class.
     """
     joint = confident_joint(probabilities, labels)
     num_wrong = np.rint(joint.sum(1) - joint.diagonal()).astype(int)
@@ -101,11 +97,10 @@ def check_has_classes(problem: Problem) -> None:
 
 
 def label_issues(images: EmbeddedImages, labels: pd.Series | pd.DataFrame, problem: Problem) -> pd.DataFrame:
-    """Return a table of the images whose label is probably wrong, with the index of the images.
+    """Return a table of the images whose label is probably wrong, with their index, by ascending confidence.
 
-    Its columns are ``image``, ``label``, ``suggested_label``, ``self_confidence`` (the probability of the given label
-    by a regression that was fitted without the image) and ``rank`` from 1, by ascending confidence. Unreadable images
-    are skipped. Raises a DataError unless the problem is binary or multiclass, and the images have two classes or more.
+    Its columns are ``image``, ``label``, ``suggested_label``, ``self_confidence`` (the out-of-fold probability of the
+    label) and ``rank`` from 1. Unreadable images are skipped. A DataError without two or more classes, one per image.
     """
     check_has_classes(problem)
     rows = np.flatnonzero(images.readable)

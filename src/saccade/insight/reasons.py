@@ -11,15 +11,14 @@ import pandas as pd
 from PIL import Image
 
 from saccade.checks import whole_number
+from saccade.data.classes import are_numbers_of_classes
 from saccade.data.decoding import read_image
 from saccade.data.examples import Examples, ImageLike
-from saccade.data.table import are_numbers_of_classes
 from saccade.errors import ImageReadError
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, nearest_rows
-from saccade.insight.overlays import draw_overlay, place_in_image
-from saccade.insight.saliency import SaliencyMapper
+from saccade.insight.saliency import SaliencyMapper, draw_overlay, place_in_image
 from saccade.models.network import InputSpec
 from saccade.report.figures import Neighbour, Reason
 
@@ -71,8 +70,7 @@ class NamedPredictions:
     def rows_to_show(self, unreadable: Iterable[int], num_images: int) -> list[int]:
         """Return the numbers of the most interesting images; all in their order if there are at most `num_images`.
 
-        First are the mistakes with the highest confidence (for regression the largest errors), then the images with
-        the lowest confidence, then the unreadable ones.
+        First mistakes with the highest confidence (or the largest errors), then low confidence, then unreadable images.
         """
         if len(self.predicted) <= num_images:
             return list(range(len(self.predicted)))

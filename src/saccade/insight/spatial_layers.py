@@ -96,9 +96,8 @@ class SpatialLayer:
 def last_spatial_layer(network: torch.nn.Module, x_BCHW: torch.Tensor, score: Score) -> SpatialLayer | None:
     """Return the last spatial layer through which all paths to the score lead; None if no layer is spatial.
 
-    With a class token, the score does not depend on the patch tokens after the last attention, so that the layer is
-    before it. A layer that a skip connection bypasses, or one with less than `MIN_SIDE` positions along a side, is used
-    only if there is no other.
+    With a class token it is before the last attention, after which the score does not depend on patch tokens. A layer
+    that a skip connection bypasses, or with less than `MIN_SIDE` positions along a side, is used only without another.
     """
     x_BCHW = x_BCHW[:1].repeat(_NUM_COPIES, 1, 1, 1).requires_grad_()
     num_prefix = getattr(network, "num_prefix_tokens", 0)

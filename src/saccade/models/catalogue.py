@@ -15,17 +15,6 @@ import timm
 
 from saccade.errors import UnknownModelError, UnknownNameError, near_names
 
-__all__ = [
-    "ALIASES",
-    "FREE_LICENSES",
-    "UNAVAILABLE",
-    "license_of",
-    "list_models",
-    "published_top1",
-    "resolve_name",
-    "split_name",
-]
-
 _TABLES = files("saccade.models") / "tables"
 _GLUONCV = json.loads((_TABLES / "gluoncv_names.json").read_text(encoding="utf-8"))
 
@@ -48,14 +37,9 @@ FREE_LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0")  # licences o
 def list_models(pattern: str | None = None, *, license: str | Sequence[str] | None = None) -> list[str]:  # noqa: A002
     """List the sorted names of networks, without pretraining tags: timm's architectures and GluonCV's names for them.
 
-    `pattern` is a shell pattern (``"resnet*"``) or, without any of ``*?[``, part of the name. Case does not matter.
-    `license` leaves only networks whose weights have such a licence (see `license_of`); ``"free"`` is all of
-    `FREE_LICENSES`. An UnknownNameError is raised if no network has it.
-
-    >>> list_models("mobilenetv3_small*")[:2]
-    ['mobilenetv3_small', 'mobilenetv3_small_050']
-    >>> list_models("vit_base_patch16_dinov3", license="free")
-    []
+    `pattern` is a shell pattern (``"resnet*"``) or part of the name, in any case. `license` leaves only networks whose
+    weights have such a licence (see `license_of`); ``"free"`` is all of `FREE_LICENSES`; an UnknownNameError for
+    others.
     """
     names = sorted({*timm.list_models(), *ALIASES})
     if pattern is not None:
@@ -80,11 +64,6 @@ def license_of(name: str) -> str:
 
     A name without a tag has the licence of timm's default weights. It is ``"unknown"`` if timm does not know it, and ""
     for a network without weights.
-
-    Examples
-    --------
-    >>> license_of("tf_efficientnet_lite0"), license_of("vit_base_patch16_dinov3")
-    ('apache-2.0', 'dinov3-license')
     """
     return _license_of(resolve_name(name))
 
@@ -101,9 +80,6 @@ def resolve_name(name: str) -> str:
 
     A name is timm's, a former one of timm, or GluonCV's. Case does not matter. An UnknownModelError lists similar names
     or tags.
-
-    >>> resolve_name("resnet50_v1d"), resolve_name("ResNet18.a1_in1k")
-    ('resnet50d', 'resnet18.a1_in1k')
     """
     if not isinstance(name, str):
         raise UnknownModelError(
@@ -122,7 +98,9 @@ def resolve_name(name: str) -> str:
         # Of a family, the first in natural order: efficientnet_b0 before efficientnet_b1 and efficientnet_l2.
         family = [each for each in alike if published_top1(each) is not None]
         family.sort(key=lambda each: [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", each)])
-        similar = (family or alike)[:3] or near_names(head, known)
+        plain = head.replace("-", "_")  # ViT-B/16, or microsoft/resnet-50
+        similar = (family or alike)[:3] or near_names(plain.replace("/", "_"), known)
+        similar = similar or near_names(plain.rpartition("/")[2], known)
         advice = f"Did you mean {' or '.join(map(repr, similar))}? " if similar else ""
         raise UnknownModelError(f"Unknown network {name!r}. {advice}list_models() gives all names.")
     architecture = split_name(current)[0]

@@ -17,8 +17,6 @@ import torch
 
 from saccade.errors import WeightsNotFoundError
 
-__all__ = ["CORE", "EMBEDDED", "EmbeddedWeights", "embedded_networks", "package_faults", "read_embedded"]
-
 
 @dataclass(frozen=True)
 class EmbeddedWeights:

@@ -1,8 +1,11 @@
-"""Build a timm network with pretrained weights and a new classifier layer."""
+"""Build a timm network with pretrained weights and a new classifier layer; and custom objects as hyperparameters."""
 
 from __future__ import annotations
 
+import copy
+import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,20 +15,17 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.loading import RandomValuesNeededError, SkipInit, watch_loading
 from saccade.models.weights import find_weights, tensor_names
-
-__all__ = ["InputSpec", "build_network", "classifier_parameters", "network_input"]
+from saccade.space import Categorical, Space
 
 MAX_UNUSED_TENSORS = 0.1
 """Fraction of a file's tensors that the network may not use; more belong to another, usually a deeper network.
 
 Some correct files contain a few, such as the auxiliary classifier of inception_v3.
 """
-
 
 MAX_SIDE = 16_384  # pixels of an image before its centre is cut out
 
@@ -89,25 +89,18 @@ def build_network(
 ) -> nn.Module:
     """Build a timm network in float32 on the CPU, with a pretrained backbone and a new classifier layer.
 
-    `num_classes` is the number of outputs, at least 1; 1 is regression. The classifier layer is never taken from the
-    file, even if it has as many outputs. Weights are found by `find_weights`; half precision is converted to float32,
-    and the first convolution is adapted from 3 channels to `in_chans`. Networks of one size (most transformers) are
-    built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the classifier layer) and
-    `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default. Without `random_start`,
-    no random weights are drawn, which saves time: the classifier layer of a pretrained network is then zero; without
-    pretraining, call ``load_state_dict`` before anything else, and `img_size` is not checked.
+    `num_classes` is the number of outputs; the classifier layer is never taken from the file. Weights are found by
+    `find_weights`, and the first convolution is adapted from 3 channels to `in_chans`. Networks of one size (most
+    transformers) are built for `img_size` pixels, and their position embeddings resized. `drop_rate` (before the
+    classifier layer) and `drop_path_rate` (stochastic depth) are from 0 to below 1; None keeps the network's default.
+    Without `random_start` no random weights are drawn, which saves time: the classifier layer of a pretrained network
+    is then zero; without pretraining, call ``load_state_dict`` before anything else, and `img_size` is
+    not checked.
 
     Raises UnknownModelError, WeightsNotFoundError or HyperparameterError if there is no such network, there are no
-    weights or they do not fit (random weights are never a fallback), or an option is invalid.
+    weights or they do not fit (random weights are never a fallback), or the network does not have an option.
     """
     timm_name = resolve_name(name)
-    _check_options(
-        {"num_classes": num_classes, "in_chans": in_chans, "img_size": img_size},
-        {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate},
-    )
-    if weights_file is not None and not pretrained:
-        raise HyperparameterError(f"Got pretrained=False and the weights file {str(weights_file)!r}; give one of them.")
-
     # timm gets only the options that were asked for, because not every network has every option.
     config = timm.models.get_pretrained_cfg(timm_name)
     options: dict[str, Any] = {"num_classes": num_classes, "drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
@@ -146,15 +139,6 @@ def classifier_parameters(network: nn.Module) -> set[str]:
         for parameter_name, parameter in network.named_parameters()
         if id(parameter) in ids or parameter_name.startswith(prefixes)
     }
-
-
-def _check_options(numbers: dict[str, int | None], rates: dict[str, float | None]) -> None:
-    for option, value in numbers.items():
-        if value is not None:
-            whole_number(option, value)
-    for option, rate in rates.items():
-        if rate is not None:
-            real_number(option, rate, "a number from 0 up to but not including 1", least=0, below=1)
 
 
 def _create(timm_name: str, options: dict[str, Any], **pretrained: Any) -> nn.Module:
@@ -293,3 +277,60 @@ def _classifier_names(network: nn.Module) -> tuple[str, ...]:
 
 def _examples(names: list[str]) -> str:
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+CUSTOM_OBJECTS = ("model", "opt", "train_transform")  # hyperparameters that may be custom objects
+
+
+@dataclass(frozen=True, repr=False)
+class CustomObject:
+    """A module, class or function as a hyperparameter; it prints as a short name where configurations are shown."""
+
+    value: Any
+
+    def __repr__(self) -> str:
+        value = self.value
+        while isinstance(value, functools.partial):
+            value = value.func
+        return getattr(value, "__name__", None) or type(value).__name__
+
+
+def wrap_custom_objects(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyperparameters with each custom object, also among choices, wrapped as a `CustomObject`."""
+    return {name: _wrapped(value) if name in CUSTOM_OBJECTS else value for name, value in hyperparameters.items()}
+
+
+def _wrapped(value: Any) -> Any:
+    if isinstance(value, Categorical):
+        return Categorical(*(_wrapped(choice) for choice in value.data))
+    is_custom = callable(value) and not isinstance(value, CustomObject | Space)
+    return CustomObject(value) if is_custom else value
+
+
+def build_custom_network(
+    custom: CustomObject, num_outputs: int, in_chans: int = 3, img_size: int | None = None
+) -> nn.Module:
+    """Build a custom network, and check its output shape on one black image.
+
+    A module is copied; a function or class makes one from the number of outputs. Without `img_size`, the image has 224
+    pixels, or those of a timm network's pretraining. Raises a HyperparameterError for other objects or outputs.
+    """
+    network = copy.deepcopy(custom.value) if isinstance(custom.value, nn.Module) else custom.value(num_outputs)
+    if not isinstance(network, nn.Module):
+        raise HyperparameterError(
+            f"The custom network {custom!r} made {network!r:.100} of type {type(network).__name__}; expected a "
+            "function f(num_classes) that returns a torch.nn.Module."
+        )
+    side = img_size or network_input(network).img_size
+    was_training, device = network.training, next((p.device for p in network.parameters()), torch.device("cpu"))
+    network.eval()
+    with torch.no_grad():
+        outputs = network(torch.zeros(1, in_chans, side, side, device=device))
+    network.train(was_training)
+    if not isinstance(outputs, torch.Tensor) or outputs.shape != (1, num_outputs):
+        given = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs).__name__
+        raise HyperparameterError(
+            f"The custom network {custom!r} turns one image of {side} x {side} pixels into {given}; expected a tensor "
+            f"of shape (1, {num_outputs}). Pass a function f(num_classes) that makes a network with that many outputs."
+        )
+    return network

@@ -27,6 +27,7 @@ import torch
 from filelock import FileLock
 from huggingface_hub import constants
 from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+from huggingface_hub.utils import tqdm as HubProgressBar  # type: ignore[attr-defined]  # noqa: N812
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -41,6 +42,7 @@ __all__ = [
     "ask_hub_again",
     "available_networks",
     "find_weights",
+    "hub_answers",
     "hub_cache_folder",
     "hub_endpoint",
     "hub_failure",
@@ -54,6 +56,8 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl", ".tar")
 """Suffixes of the files of ``torch.save``, which are never opened."""
 
 HUB_TIMEOUT_S = 3.0
+HUB_STALL_S = 300.0  # without progress; huggingface_hub reports it for each 10 MB
+LOCK_TIMEOUT_S = 20.0  # for another process that converts the weights of a package, which takes about a second
 
 HUB_FAILURE_VARIABLE, HUB_FAILURE_LASTS_S = "SACCADE_HUB_FAILURE", 600.0
 """Time of the last failure of the hub, its address and the reason; worker processes inherit them.
@@ -257,6 +261,14 @@ def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | 
     reason = _unavailable(repo_id, filename, revision, file, min(HUB_TIMEOUT_S, left_s))
     if not reason:
         try:
+            num_bytes = 0
+
+            class CountingBar(HubProgressBar):
+                def update(self, n: float | None = 1) -> bool | None:
+                    nonlocal num_bytes
+                    num_bytes += int(n or 0)
+                    return super().update(n)  # type: ignore[no-any-return]
+
             download = functools.partial(
                 huggingface_hub.hf_hub_download,
                 repo_id,
@@ -266,11 +278,15 @@ def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | 
                 endpoint=hub_endpoint(),
                 etag_timeout=min(HUB_TIMEOUT_S, left_s),
                 library_name="saccade",
+                tqdm_class=CountingBar,
             )
             limit_s, name = min((time_limit_s(), TIME_VARIABLE), (deadline.seconds_left(), "time_limit"))
-            return Path(in_time(download, limit_s))
-        except TimeoutError:
-            reason = _failed(f"is too slow: the download of {file} takes longer than {limit_s:.3g} s; increase {name}")
+            return Path(in_time(download, limit_s, lambda: num_bytes, HUB_STALL_S))
+        except TimeoutError as error:
+            advice = "" if "progress" in str(error) else f"; increase {name}"
+            reason = _failed(f"is too slow: the download of {file} was stopped, {error}{advice}")
+        except httpx2.TransportError as error:  # after the attempts of huggingface_hub
+            reason = _failed(f"does not send {file}: {_first_line(error)}")
         except Exception as error:  # the errors of huggingface_hub and of its transports have no common root
             reason = f"the download of {file} failed: {_first_line(error)}"
     tried.append(f"the Hugging Face hub {hub_endpoint()}: {reason}")
@@ -315,6 +331,13 @@ def _unavailable(repo_id: str, filename: str, revision: str, file: str, timeout_
     return f"answers HTTP {status} when asked for {file}" if status >= HTTPStatus.BAD_REQUEST else ""
 
 
+def hub_answers(name: str, seconds_left: float) -> bool:
+    """Return whether the hub offers the weights of a network: one request, and none after a recent failure."""
+    found = _hub_file(resolve_name(name))
+    timeout_s = min(HUB_TIMEOUT_S, seconds_left)
+    return found is not None and timeout_s > 0 and not _unavailable(*found, "/".join(found[:2]), timeout_s)
+
+
 def hub_failure() -> str:
     """Return why the hub is not asked now: offline mode, or a recent request that failed; "" if it is asked."""
     # huggingface_hub refuses to work if this variable was set when it was imported.
@@ -344,16 +367,19 @@ def _search_packages(architecture: str, tried: list[str]) -> Path | None:
     name = f"{architecture}.{weights.tag}{SUFFIX}"
     try:
         weights.verified_path()
-        folder = cache_folder() / "weights" / weights.sha256[:16]
+        cache = cache_folder()
+        folder = cache / "weights" / weights.sha256[:16]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / "lock"):
-                if not _is_whole(folder / name):
-                    write_weights(folder / name, read_embedded(architecture))
+            if cache not in _private_folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                with FileLock(folder / "lock", timeout=LOCK_TIMEOUT_S):
+                    if not _is_whole(folder / name):
+                        write_weights(folder / name, read_embedded(architecture))
         except (OSError, NotImplementedError, SafetensorError) as error:
-            folder = _private_folder(cache_folder(), _first_line(error))
-            if not (folder / name).exists():
-                write_weights(folder / name, read_embedded(architecture))
+            _make_private_folder(cache, _first_line(error))
+        folder = _private_folders.get(cache, folder)
+        if not (folder / name).exists():
+            write_weights(folder / name, read_embedded(architecture))
     except WeightsNotFoundError as error:
         tried.append(str(error))
         return None
@@ -380,17 +406,15 @@ def _has_right_checksum(path: Path, _modified_ns: int, _num_bytes: int) -> bool:
 _private_folders: dict[Path, Path] = {}
 
 
-def _private_folder(cache: Path, reason: str) -> Path:
-    """Return a folder of this process for converted weights, because the cache cannot be written."""
-    if cache not in _private_folders:
-        warnings.warn(
-            f"Pretrained weights are converted again in each process, because the cache folder {cache} cannot be "
-            f"written ({reason}). Set SACCADE_CACHE to another folder.",
-            stacklevel=2,
-        )
-        _private_folders[cache] = Path(tempfile.mkdtemp(prefix="saccade-weights-"))
-        atexit.register(shutil.rmtree, _private_folders[cache], ignore_errors=True)
-    return _private_folders[cache]
+def _make_private_folder(cache: Path, reason: str) -> None:
+    """Make a folder of this process for converted weights, because the cache cannot be written."""
+    warnings.warn(
+        f"Pretrained weights are converted again in each process, because the cache folder {cache} cannot be "
+        f"written ({reason}). Set SACCADE_CACHE to another folder.",
+        stacklevel=2,
+    )
+    _private_folders[cache] = Path(tempfile.mkdtemp(prefix="saccade-weights-"))
+    atexit.register(shutil.rmtree, _private_folders[cache], ignore_errors=True)
 
 
 def hub_endpoint() -> str:

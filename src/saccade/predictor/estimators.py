@@ -29,7 +29,7 @@ from saccade.data.sources.arrays import check_finite, image_list, rows_as_images
 from saccade.errors import DataError, ImageReadError, suggests_names
 from saccade.executor import Executor
 from saccade.inference.pipeline import Predictions
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.predictor import ImagePredictor
 from saccade.scheduler.base import Scheduler
 from saccade.searcher.base import Searcher

@@ -18,9 +18,17 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from saccade.checks import fraction
+from saccade.autosearch.machine_speed import gmacs_per_second
+from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
-from saccade.data.examples import Examples, ImageLike, check_label_column, read_examples, read_labelled_examples
+from saccade.data.examples import (
+    Examples,
+    ImageLike,
+    check_label_column,
+    labelled_table,
+    read_examples,
+    read_labelled_examples,
+)
 from saccade.data.groups import with_groups, with_times
 from saccade.deadline import Deadline, call_start_s
 from saccade.errors import (
@@ -28,6 +36,7 @@ from saccade.errors import (
     HyperparameterError,
     NotFittedError,
     SavedPredictorError,
+    SuggestingClass,
     explained_file_errors,
     suggests_names,
 )
@@ -40,24 +49,30 @@ from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
 from saccade.inference.evaluation import TABLES, evaluation
-from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.feature_bank import FALSE_ALARM_RATE, FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
 from saccade.inference.saved import SavedPredictor
-from saccade.insight.embeddings import EmbeddedImages, nearest_images
+from saccade.insight.embeddings import (
+    EmbeddedImages,
+    complete_features,
+    copy_embeddings,
+    embedded_training_images,
+    nearest_images,
+)
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
-from saccade.insight.overlays import check_form, in_form
 from saccade.insight.reasons import check_numbers, find_reasons
-from saccade.insight.saliency import SaliencyMapper, check_method, target_numbers
-from saccade.insight.training_images import complete_features, copy_embeddings, embedded_training_images
+from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
+from saccade.numerics.device import choose_device
 from saccade.report.figures import Reason, reasons_figure
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
 from saccade.space import Categorical
+from saccade.study.objectives import speed_limits
 from saccade.tasks.metrics import EvalMetric, make_metric
 from saccade.training.recipes.default_space import default_space
 from saccade.training.recipes.recipe import canonical, recipe_space
@@ -68,7 +83,7 @@ if TYPE_CHECKING:
 
 @suggests_names(places_of_arguments)
 @runs_in(preserved_global_state, explained_file_errors)
-class ImagePredictor:
+class ImagePredictor(metaclass=SuggestingClass):
     """Finds the best image classifier within a time limit, and predicts with it.
 
     Threads may share a fitted predictor. A pickle of it refers to its folder; to move a predictor, use `save`.
@@ -196,8 +211,8 @@ class ImagePredictor:
     @document_options
     def fit(
         self,
-        train_data: pd.DataFrame,
-        tuning_data: pd.DataFrame | None = None,
+        train_data: pd.DataFrame | str | Path,
+        tuning_data: pd.DataFrame | str | Path | None = None,
         time_limit: float | str | None = "auto",
         presets: str | Sequence[str] | None = None,
         hyperparameters: Mapping[str, Any] | None = None,
@@ -207,9 +222,10 @@ class ImagePredictor:
 
         Parameters
         ----------
-        train_data : ImageDataset or DataFrame
-            A column of images (paths or bytes) and one of labels.
-        tuning_data : ImageDataset or DataFrame or None
+        train_data : ImageDataset, DataFrame, str or Path
+            A column of images (paths or bytes) and one of labels. Or the path of a folder of classes, of an archive of
+            such folders, or of a CSV file, whose paths are relative to its folder.
+        tuning_data : ImageDataset, DataFrame, str, Path or None
             Validation images; None holds out a fraction of `train_data`.
         **kwargs
             The other options of `saccade.fit.options.FitOptions`. `hyperparameter_tune_kwargs` may hold the options of
@@ -231,8 +247,8 @@ class ImagePredictor:
 
     def _fit(
         self,
-        train_data: pd.DataFrame,
-        tuning_data: pd.DataFrame | None,
+        train_data: pd.DataFrame | str | Path,
+        tuning_data: pd.DataFrame | str | Path | None,
         kwargs: dict[str, Any],
         start_s: float,
         earlier: EarlierRun | None,
@@ -253,6 +269,7 @@ class ImagePredictor:
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
         label = _checked_label(self.label)
+        train_data, tuning_data = labelled_table(train_data, label), labelled_table(tuning_data, label)
         check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
         train = with_groups(train, settings.groups, train_data, "train_data", is_complete=True)
@@ -306,7 +323,8 @@ class ImagePredictor:
         """Resume an interrupted run from its folder alone, and return its predictor.
 
         The run folder has the paths of the images, and their labels. A run with images in memory or with custom objects
-        cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments.
+        cannot be resumed in this way; use ``fit(…, resume=True)`` with the same arguments. If the run cannot be
+        resumed, a DataError or HyperparameterError has the reason, and what to do.
 
         Parameters
         ----------
@@ -318,11 +336,6 @@ class ImagePredictor:
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
-
-        Raises
-        ------
-        DataError, HyperparameterError
-            If the run cannot be resumed; the message has the reason, and what to do.
         """
         folder = _absolute(path)
         if not is_run(folder):
@@ -375,15 +388,12 @@ class ImagePredictor:
     def to(self, device: str | torch.device | None) -> ImagePredictor:
         """Compute predictions on another device from now on, and return this predictor.
 
+        Raises a HyperparameterError for a device that is invalid or not available.
+
         Parameters
         ----------
         device : str, torch.device or None
             ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; None is the best device available.
-
-        Raises
-        ------
-        HyperparameterError
-            If the device is invalid or not available.
         """
         self.pipeline.to(device)
         return self
@@ -415,6 +425,10 @@ class ImagePredictor:
     ) -> pd.Series | pd.DataFrame | np.ndarray:
         """Return the label of each image, or its number for regression.
 
+        Raises a NotFittedError before `fit`, an ImageReadError if no image can be read, a HyperparameterError or
+        DataError for an invalid `unsure`, `coverage` or `min_proba`, too few validation images for `false_alarm_rate`,
+        or no stored features for `unknown`.
+
         Parameters
         ----------
         data : image, several images, folder, archive, glob pattern, DataFrame or ImageDataset
@@ -440,21 +454,11 @@ class ImagePredictor:
         Series, shape (num_images,); or DataFrame, shape (num_images, num_labels), if labels are several columns
             Labels as they were given to `fit`, with the index of `data`. A missing value (``isna()``; None in an array)
             for unreadable images, which a warning lists.
-
-        Raises
-        ------
-        NotFittedError
-            Before `fit`.
-        ImageReadError
-            If no image can be read.
-        HyperparameterError, DataError
-            If `unsure`, `coverage` or `min_proba` is invalid; as in `predict_set`. If there are too few validation
-            images for `false_alarm_rate`, or no stored features for `unknown`.
         """
         saved = self._saved
         if unknown is not None:
             saved.problem.require_one_class("unknown=…")
-            false_alarm_rate = 0.05 if false_alarm_rate is None else false_alarm_rate
+            false_alarm_rate = FALSE_ALARM_RATE if false_alarm_rate is None else false_alarm_rate
             self._bank().threshold(false_alarm_rate)  # raises an error before images are read
         elif false_alarm_rate is not None:
             raise HyperparameterError(
@@ -479,7 +483,8 @@ class ImagePredictor:
         """Return how unlike the training images each image is.
 
         The score is one minus the cosine to the fifth nearest of up to 4,000 training images, in the features of the
-        first network; a fit stores these with the predictor.
+        first network; a fit stores these with the predictor. Raises a DataError if no features are stored: the
+        predictor is of an earlier version, or its network has no linear classifier layer.
 
         Parameters
         ----------
@@ -490,12 +495,6 @@ class ImagePredictor:
         -------
         Series of float32, shape (num_images,)
             From 0 to 2; NaN for images that cannot be read.
-
-        Raises
-        ------
-        DataError
-            If no features are stored: the predictor is of an earlier version, or its network has no linear classifier
-            layer.
 
         Examples
         --------
@@ -513,8 +512,9 @@ class ImagePredictor:
         """Return a set of labels for each image, which contains the right one with a given probability.
 
         The coverage holds for images from the distribution of the validation images, whatever the network: see
-        `saccade.inference.postprocessing.Conformal`. After `refit_full` it holds approximately, as the sets
-        are those of the network of the search.
+        `saccade.inference.postprocessing.Conformal`. After `refit_full` it holds approximately, as the sets are those
+        of the network of the search. Raises a HyperparameterError for an invalid coverage or a multilabel problem, and
+        a DataError if there were too few validation images for the coverage.
 
         Parameters
         ----------
@@ -528,13 +528,6 @@ class ImagePredictor:
         Series of lists, shape (num_images,)
             Labels, the most probable first, and always the one that `predict` returns; for regression the lower and
             upper end of an interval, as a tuple. None for unreadable images.
-
-        Raises
-        ------
-        HyperparameterError
-            If the coverage is invalid, or the problem is multilabel.
-        DataError
-            If there were too few validation images for the coverage.
 
         Examples
         --------
@@ -574,7 +567,8 @@ class ImagePredictor:
         """Return a feature vector of each image: the input of the network's classifier layer.
 
         Of an ensemble it is that of the first network. Vectors are cached on disk, so that a second call with the same
-        images takes little time; ``SACCADE_FEATURE_CACHE_GB`` limits the size of the cache, and 0 disables it.
+        images takes little time; ``SACCADE_FEATURE_CACHE_GB`` limits the size of the cache, and 0 disables it. Raises a
+        HyperparameterError if the network has no single classifier layer.
 
         Parameters
         ----------
@@ -585,11 +579,6 @@ class ImagePredictor:
         -------
         ndarray, float32, shape (num_images, num_features)
             NaN for unreadable images.
-
-        Raises
-        ------
-        HyperparameterError
-            If the network has no single classifier layer.
 
         Examples
         --------
@@ -619,7 +608,7 @@ class ImagePredictor:
 
     def evaluate(
         self,
-        data: pd.DataFrame,
+        data: pd.DataFrame | str | Path,
         metrics: str | Sequence[str | Callable[..., float]] | None = None,
         *,
         interval: float | None = None,
@@ -627,10 +616,13 @@ class ImagePredictor:
     ) -> dict[str, Any]:
         """Return metrics on labelled images. Unreadable images are skipped, and a warning lists them.
 
+        Raises an UnknownNameError for a metric that does not exist or does not suit the problem, and a DataError for
+        one that is not defined on these images.
+
         Parameters
         ----------
-        data : ImageDataset or DataFrame
-            Images with labels.
+        data : ImageDataset, DataFrame, str or Path
+            Images with labels; a path as in `fit`.
         metrics : list of str or callable, str, or None
             The metrics to return instead of the usual ones: as `eval_metric`, and as tables ``"confusion_matrix"`` and
             ``"classification_report"`` (precision, recall and F1 score of each class).
@@ -648,13 +640,6 @@ class ImagePredictor:
             for regression ``rmse``. With an `eval_metric`, that as well (a function is not saved with a predictor).
             With `interval`, also its lower and upper end, named ``top1_interval``; NaN if the metric is not defined in
             any resample. Tables are DataFrames, with class names.
-
-        Raises
-        ------
-        UnknownNameError
-            If there is no metric of a name, or it does not suit the problem.
-        DataError
-            If a metric is not defined on these images.
 
         Examples
         --------
@@ -692,15 +677,16 @@ class ImagePredictor:
         Returns
         -------
         dict
-            About this predictor: ``result`` (one line of text), ``valid_acc`` and ``valid_score`` on the validation
-            images, ``valid_score_how`` (how they were measured), ``train_acc`` of its first network, and ``ensemble``,
-            a dict with ``trial``, ``model`` and ``weight`` for each member (empty for a single network).
-            ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting; ``why_not_best_trial`` says
-            why the best trial is not the predictor if its score is higher. ``temperature`` and ``logit_adjustment`` are
-            those of the calibration. ``left_out`` has ``num_unreadable`` images, how often each of the ``reasons``
-            occurs, and the ``classes`` without a readable training image. About the search: ``best_trial``,
-            ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time`` (seconds),
-            ``fit_history`` (with its score as ``best_reward``) and more.
+            About this predictor: ``result`` (one line of text), ``images_per_s`` (its throughput on this machine in
+            batches of 32, as the fit measured it, decoding excluded; None if unknown), ``valid_acc`` and
+            ``valid_score`` on the validation images, ``valid_score_how`` (how they were measured), ``train_acc`` of its
+            first network, and ``ensemble``, a dict with ``trial``, ``model`` and ``weight`` for each member (empty for
+            a single network). ``cross_fitted_scores`` compares ensembles and single networks by cross-fitting;
+            ``why_not_best_trial`` says why the best trial is not the predictor if its score is higher. ``temperature``
+            and ``logit_adjustment`` are those of the calibration. ``left_out`` has ``num_unreadable`` images, how often
+            each of the ``reasons`` occurs, and the ``classes`` without a readable training image. About the search:
+            ``best_trial``, ``best_config`` and ``best_epoch`` of the first row of the leaderboard, ``total_time``
+            (seconds), ``fit_history`` (with its score as ``best_reward``) and more.
         """
         return {**self._saved.summary, "result": self._saved.result}
 
@@ -713,7 +699,8 @@ class ImagePredictor:
     ) -> np.ndarray | list[np.ndarray | None] | list[Image.Image | None]:
         """Return saliency maps: which places of each image increase the score of a label.
 
-        Of an ensemble, the first member is explained, which has the highest score.
+        Of an ensemble, the first member is explained, which has the highest score. Raises an UnknownNameError for
+        another method, target or form, and a HyperparameterError for a method that does not suit the network.
 
         Parameters
         ----------
@@ -734,13 +721,6 @@ class ImagePredictor:
             From 0 to 1 in each image; NaN for unreadable ones. For the other forms a list with an array of
             shape (height, width), or a Pillow image, for each image; None for unreadable ones.
 
-        Raises
-        ------
-        UnknownNameError
-            If there is no such method, target or form.
-        HyperparameterError
-            If the method does not suit the network.
-
         Examples
         --------
         >>> predictor.explain("cat.jpg", form="overlay")[0].save("why.png")    # doctest: +SKIP
@@ -758,6 +738,8 @@ class ImagePredictor:
     def nearest(self, data: Any, k: int = 5, among: Any = None) -> pd.DataFrame:
         """Return the training images that are most similar to each image, by the network's features.
 
+        Raises a DataError if the training images are not found; then pass `among`.
+
         Parameters
         ----------
         data
@@ -773,11 +755,6 @@ class ImagePredictor:
         DataFrame
             ``query`` (from the index of `data`), ``rank`` from 1, ``image``, ``label`` and ``similarity``, the cosine
             of the features. Unreadable images have no rows.
-
-        Raises
-        ------
-        DataError
-            If `among` is required: see `saccade.insight.training_images`.
         """
         return nearest_images(self._embedded(data), self._training_images(among), k)
 
@@ -786,7 +763,8 @@ class ImagePredictor:
 
         There is a row for each image: the image with its predicted label (in red, and with the true label, if it is
         wrong); its saliency overlay; and the most similar training images, whose label is marked by ≠ if it is not the
-        predicted one.
+        predicted one. Raises a HyperparameterError for an invalid `k` or `num_images`, and a DataError if the training
+        images are not found.
 
         Parameters
         ----------
@@ -805,13 +783,6 @@ class ImagePredictor:
         -------
         Gallery
             A `matplotlib.figure.Figure`; ``savefig`` writes it, and notebooks show it.
-
-        Raises
-        ------
-        HyperparameterError
-            If `k` or `num_images` is invalid.
-        DataError
-            If the training images are not found: as `nearest`.
 
         Examples
         --------
@@ -868,7 +839,8 @@ class ImagePredictor:
 
         They are found by logistic regressions on the network's features, cross-validated over the images; see
         `saccade.insight.label_issues`. The features are not cross-validated: a network that was fine-tuned on these
-        images may have memorised wrong labels, so that fewer are found.
+        images may have memorised wrong labels, so that fewer are found. Raises a DataError for multilabel problems and
+        regression, and if the training images are not found.
 
         Parameters
         ----------
@@ -879,11 +851,6 @@ class ImagePredictor:
         -------
         DataFrame
             With the index of `data`: ``image``, ``label``, ``suggested_label``, ``self_confidence`` and ``rank``.
-
-        Raises
-        ------
-        DataError
-            For multilabel problems and regression; or if the training images are not found.
         """
         saved = self._saved
         check_has_classes(saved.problem)
@@ -898,6 +865,7 @@ class ImagePredictor:
     def choose(
         self,
         *,
+        min_images_per_s: float | None = None,
         max_latency_ms: float | None = None,
         max_params: float | None = None,
         max_bytes: float | None = None,
@@ -906,12 +874,16 @@ class ImagePredictor:
     ) -> ImagePredictor:
         """Return the best predictor of the search within some limits of its costs.
 
-        A cost can be limited if it was an objective: ``fit(…, objectives=["accuracy", "latency"])``.
+        A cost can be limited if it was an objective: ``fit(…, objectives=["accuracy", "latency"])``. Raises a
+        HyperparameterError if there is no such predictor, with a list of the choices, or if a limited cost was no
+        objective.
 
         Parameters
         ----------
+        min_images_per_s : float or None
+            Throughput in images per second, as measured by the search, decoding excluded.
         max_latency_ms : float or None
-            Milliseconds for an image, as measured on the machine of the search.
+            Milliseconds for a single image, measured in the same way.
         max_params, max_bytes : float or None
             Parameters of the network, and bytes of its weights.
         min_score : float or None
@@ -925,18 +897,17 @@ class ImagePredictor:
         ImagePredictor
             Another one; this one stays as it is. Its weights are in the folder of this one; `save` copies them.
 
-        Raises
-        ------
-        HyperparameterError
-            If there is no such predictor; the message lists the choices. Or if a limited cost was no objective.
-
         Examples
         --------
         >>> predictor.fit(train, objectives=["accuracy", "latency"])    # doctest: +SKIP
         >>> quick = predictor.choose(max_latency_ms=5)                  # doctest: +SKIP
         """
         saved = self._saved
-        limits = {"latency_ms": max_latency_ms, "num_params": max_params, "num_bytes": max_bytes}
+        if min_images_per_s is not None:
+            real_number("min_images_per_s", min_images_per_s, "a positive number", above=0)
+        sizes = {"num_params": max_params, "num_bytes": max_bytes}
+        limits = speed_limits(min_images_per_s, max_latency_ms)
+        limits |= {name: limit for name, limit in sizes.items() if limit is not None}
         found = saved.chosen(choose(saved.choices, limits, min_score))
         if found.blueprint.architecture is None and found.net is None:
             found = found.with_network(net)
@@ -953,6 +924,9 @@ class ImagePredictor:
         stored with this predictor and to those of the new images, a tenth of which validate. So earlier images are not
         needed. Calibration, class priors and prediction sets are fitted to the kept validation images and the new ones.
         `fit_summary` has the accuracy on the kept validation images, before and after, as ``earlier_classes_acc``.
+        Raises a DataError if there are no stored features and `old` lacks a class, or no image of a new class can be
+        read, and a HyperparameterError for multilabel problems, regression, and networks without a linear classifier
+        layer.
 
         Parameters
         ----------
@@ -968,13 +942,6 @@ class ImagePredictor:
         -------
         ImagePredictor
             Another one, of a single network; this one stays as it is.
-
-        Raises
-        ------
-        DataError
-            If there are no stored features, and `old` lacks a class; or no image of a new class can be read.
-        HyperparameterError
-            For multilabel problems and regression, and networks without a linear classifier layer.
 
         Examples
         --------
@@ -1021,7 +988,8 @@ class ImagePredictor:
     ) -> ImagePredictor:
         """Load a predictor from a folder made by `save`, or from a whole run folder.
 
-        No code from the folder is run.
+        No code from the folder is run. Raises a SavedPredictorError if there is no predictor, it is damaged, or its
+        network is not the one in `net`, and a HyperparameterError for a device that is invalid or not available.
 
         Parameters
         ----------
@@ -1034,13 +1002,6 @@ class ImagePredictor:
             classes. Its weights come from the folder.
         device : str, torch.device or None
             Where predictions are computed, as in `to`.
-
-        Raises
-        ------
-        SavedPredictorError
-            If there is no predictor, it is damaged, or its network is not the one in `net`.
-        HyperparameterError
-            If the device is invalid or not available.
         """
         folder = _absolute(path)
         if not has_predictor(folder) and (advice := how_to_finish(folder)):
@@ -1116,7 +1077,13 @@ def _default_hyperparameters(
     if is_named:
         return {"epochs": 15 if is_gpu else 5, "seed": settings.random_state}
     weights = Path(settings.weights).expanduser() if settings.weights else None
-    space = default_space(train.images, weights=weights, is_gpu=is_gpu, time_limit_s=limit_s)
+    space = default_space(
+        train.images,
+        weights=weights,
+        is_gpu=is_gpu,
+        time_limit_s=limit_s,
+        gmacs_per_s=lambda: gmacs_per_second(choose_device("cpu" if settings.ngpus_per_trial == 0 else None).type),
+    )
     if has_small_networks:
         space["model"] = Categorical(*small_networks(weights))
     if given & {"in_chans", "train_transform"}:  # colours that augmentation does not know

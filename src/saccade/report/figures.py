@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from saccade.errors import DataError
-
 if TYPE_CHECKING:
     from saccade.data.decoding import ImageSource
     from saccade.data.gallery import Gallery
@@ -31,25 +29,17 @@ def predictions_figure(
     predicted: Sequence[object],
     true: Sequence[object],
     probabilities: Sequence[float],
-    ncol: int = 8,
-    tile: int = 128,
 ) -> Gallery:
-    """Draw images under their predicted labels; a wrong one is red, and followed by the true one.
-
-    An image's tile has a side of `tile` pixels. Raises a DataError if there are no images, or the lengths differ.
-    """
+    """Draw images under their predicted labels; a wrong one is red, and followed by the true one."""
     from saccade.data.gallery import draw_gallery
 
-    for name, values in (("predicted", predicted), ("true", true), ("probabilities", probabilities)):
-        if len(values) != len(images):
-            raise DataError(f"{len(values)} values of {name} for {len(images)} images; expected one for each.")
     is_right = [one == other for one, other in zip(predicted, true, strict=True)]
     titles = [
         f"{label} · {probability:.0%}" + ("" if right else f", is {truth}")
         for label, truth, probability, right in zip(predicted, true, probabilities, is_right, strict=True)
     ]
     colors = [RIGHT if right else WRONG for right in is_right]
-    return draw_gallery(images, titles, ncol=ncol, resize=tile, fontsize=12, title_colors=colors)
+    return draw_gallery(images, titles, ncol=8, resize=128, fontsize=12, title_colors=colors)
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ _HEADS = {
     "score_val": "score",
     "epochs_done": "epochs done",
     "best_epoch": "best epoch",
+    "images_per_s": "images/s",
     "fit_time_s": "seconds",
     "latency_ms": "ms/image",
     "num_params": "parameters",
@@ -26,8 +27,8 @@ _HEADS = {
 }
 _COSTS = ("latency_ms", "num_params", "num_bytes")
 _TRIAL_COLUMNS = (
-    *("trial", "status", "score_val", "weight", *_COSTS, "on_front", "epochs_done", "best_epoch", "fit_time_s"),
-    "reason",
+    *("trial", "status", "score_val", "weight", "images_per_s", *_COSTS, "on_front"),
+    *("epochs_done", "best_epoch", "fit_time_s", "reason"),
 )
 
 
@@ -53,25 +54,13 @@ def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[s
 
 
 def seconds_line(seconds: Mapping[str, float]) -> str:
-    """Return the duration of a fit and of its phases as text, without phases that round to 0.0 s.
-
-    `seconds` is ``fit_summary()["seconds"]``: seconds by phase, and their ``total``.
-
-    >>> seconds_line({"decoding": 3.14, "training": 41.2, "selection": 0.01, "total": 44.35})
-    '44.4 s: decoding 3.1, training 41.2'
-    """
+    """Return ``fit_summary()["seconds"]``, of a fit and its phases, as text, without phases that round to 0.0 s."""
     parts = [f"{name} {value:.1f}" for name, value in seconds.items() if name != "total" and value >= 0.05]
     return f"{seconds['total']:.1f} s: {', '.join(parts)}"
 
 
 def trials_table(leaderboard: pd.DataFrame) -> Table:
-    """Return a table of trials with a column for each hyperparameter, and one of reasons if there are any.
-
-    >>> row = {"trial": 0, "status": "completed", "score_val": 0.9, "epochs_done": 3, "best_epoch": 2}
-    >>> table = trials_table(pd.DataFrame([{**row, "fit_time_s": 8.5, "lr": 0.01, "reason": ""}]))
-    >>> [column.header for column in table.columns]
-    ['trial', 'status', 'score', 'epochs done', 'best epoch', 'seconds', 'lr']
-    """
+    """Return a table of trials with a column for each hyperparameter, and one of reasons if there are any."""
     if not leaderboard["reason"].map(bool).any():
         leaderboard = leaderboard.drop(columns="reason")
     table = Table(box=SIMPLE_HEAD, pad_edge=False)

@@ -5,16 +5,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 from saccade.errors import missing_attributes
-from saccade.scheduler.asha import ASHAScheduler
-from saccade.scheduler.auto import AutoScheduler
+from saccade.scheduler.asha import ASHAScheduler, AutoScheduler, HyperbandScheduler
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.scheduler.fifo import FIFOScheduler
-from saccade.scheduler.hyperband import HyperbandScheduler
-from saccade.scheduler.median import MedianScheduler
+from saccade.scheduler.fifo import FIFOScheduler, MedianScheduler
 from saccade.study.registry import Registry
 
 __all__ = [
@@ -43,29 +39,16 @@ SCHEDULERS: Registry[Scheduler] = Registry(
 )
 
 
-# Public names from modules that import this one.
-_LAZY = {
-    "LocalSequentialScheduler": "saccade.compat.local_sequential",
-}
-
-_missing = missing_attributes(__name__, [*__all__, *_LAZY])
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        _missing(name)
-    return getattr(importlib.import_module(_LAZY[name]), name)
+# Names from modules that import this one.
+_LAZY = {"LocalSequentialScheduler": "saccade.core.scheduler.seq_scheduler"}
+__getattr__ = missing_attributes(__name__, __all__, _LAZY)
 
 
 def make_scheduler(name: str | Scheduler, **options: Any) -> Scheduler:
     """Return a scheduler: that of a name in `SCHEDULERS`, with these arguments, or the given one.
 
-    Raises
-    ------
-    UnknownNameError
-        If there is no scheduler of that name.
-    HyperparameterError
-        If the scheduler has no such option, or if options are given together with an instance.
+    Raises an UnknownNameError for other names, and a HyperparameterError for an option that the scheduler does not
+    have, or options together with an instance.
 
     Examples
     --------

@@ -1,18 +1,22 @@
-"""Asynchronous successive halving: start many trials, and train only the best of them further."""
+"""Asynchronous successive halving: start many trials, and train only the best of them further; and its variants."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal, get_args
 
 from saccade.checks import real_number, whole_number
 from saccade.errors import UnknownNameError
 from saccade.events import EpochDone
 from saccade.scheduler.base import Scheduler, StudyState
-from saccade.scheduler.rungs import Bracket, Rung, TrialProgress
+from saccade.scheduler.rungs import Bracket, Rung, TrialProgress, choose_rungs, choose_rungs_for
 from saccade.study.trial import Decision, Job, Status, Trial
 
 HalvingType = Literal["promotion", "stopping"]
+
+DEFAULT_EPOCHS = 50
+"""The epochs of a whole training for `AutoScheduler` if `max_epochs` is not given."""
 
 
 class ASHAScheduler(Scheduler):
@@ -35,6 +39,8 @@ class ASHAScheduler(Scheduler):
     - A trial that was interrupted between two rungs continues to the next one before all other jobs.
     - A trial without checkpoints cannot pause. It is stopped or continues at once: see "stopping".
 
+    Numbers out of range raise a HyperparameterError, another type an UnknownNameError.
+
     As trials that come later may be promoted as well, slightly more than 1/η of all trials are promoted in the end.
 
     Parameters
@@ -49,13 +55,6 @@ class ASHAScheduler(Scheduler):
     type : {"promotion", "stopping"}
         With "stopping", trials do not pause: at a rung, a trial continues if it is in the top 1/η so far, or is the
         best, and is stopped otherwise. That needs no checkpoints, but early decisions rest on few trials.
-
-    Raises
-    ------
-    HyperparameterError
-        If a number is out of range.
-    UnknownNameError
-        If there is no such type.
 
     Examples
     --------
@@ -218,3 +217,144 @@ class ASHAScheduler(Scheduler):
     @staticmethod
     def _can_train(trial: Trial, state: StudyState) -> bool:
         return trial.status is Status.PAUSED and state.has_time_for(trial)
+
+
+class HyperbandScheduler(ASHAScheduler):
+    """Asynchronous Hyperband (Li et al., JMLR 2018; Li et al., MLSys 2020).
+
+    Successive halving fails if the first epochs are misleading. Hyperband divides the time among *brackets*: the first
+    one compares trials after `grace_epochs`, the next after η times as many, and so on; each works as `ASHAScheduler`.
+    The number of new trials of a bracket is inversely proportional to the epochs that each costs, so that all brackets
+    get about the same time. The bracket of a trial is determined by its number.
+
+    Parameters
+    ----------
+    max_epochs, grace_epochs, reduction_factor, type
+        As in `ASHAScheduler`; the lowest rung is that of the first bracket.
+    num_brackets : int or None
+        Number of brackets, at most that of the rungs below `max_epochs`, plus one without comparisons. None is that
+        maximum, or 3 without `max_epochs`.
+
+    Examples
+    --------
+    >>> scheduler = HyperbandScheduler(max_epochs=9)
+    >>> [bracket.epochs for bracket in scheduler.brackets]
+    [[1, 3, 9], [3, 9], [9]]
+    >>> [scheduler.bracket(trial) for trial in range(8)]
+    [0, 1, 0, 2, 0, 1, 0, 0]
+    """
+
+    def __init__(
+        self,
+        max_epochs: int | None = None,
+        grace_epochs: int = 1,
+        reduction_factor: float = 3,
+        num_brackets: int | None = None,
+        type: HalvingType = "promotion",  # noqa: A002 (see ASHAScheduler)
+    ) -> None:
+        self.num_brackets = None if num_brackets is None else whole_number("num_brackets", num_brackets)
+        super().__init__(max_epochs, grace_epochs, reduction_factor, type)
+        costs = [bracket.relative_cost for bracket in self.brackets]
+        self._fractions = [1 / cost / sum(1 / other for other in costs) for cost in costs]
+        self._brackets: list[int] = []
+        self._counts = [0] * len(costs)
+
+    def bracket(self, trial: int) -> int:
+        """Return the bracket, from 0, of the trial with that number, from 0."""
+        while len(self._brackets) <= trial:
+            # The bracket that is furthest behind its fraction of the trials comes next.
+            num = len(self._brackets) + 1
+            lags = [fraction * num - count for fraction, count in zip(self._fractions, self._counts, strict=True)]
+            bracket = lags.index(max(lags))
+            self._brackets.append(bracket)
+            self._counts[bracket] += 1
+        return self._brackets[trial]
+
+    def _make_brackets(self) -> list[Bracket]:
+        whole = Bracket(self.grace_epochs, self.reduction_factor, self.max_epochs)
+        if self.max_epochs is None:
+            num = 3 if self.num_brackets is None else self.num_brackets
+        else:
+            num = min(len(whole.epochs), self.num_brackets or len(whole.epochs))
+        return [
+            Bracket(self.grace_epochs, self.reduction_factor, self.max_epochs, num_skipped=skipped)
+            for skipped in range(num)
+        ]
+
+    def _bracket_of(self, trial: int) -> Bracket:
+        return self.brackets[self.bracket(trial)]
+
+
+class AutoScheduler(Scheduler):
+    """ASHA with rungs and a reduction factor chosen for the search; it works with every searcher.
+
+    With a time limit the rungs are chosen when the first epoch has been measured. Without one they follow from the
+    number of trials: most trials end paused, and one is trained to its end.
+
+    Parameters
+    ----------
+    max_epochs : int or None
+        The most epochs of any configuration; None if that is unknown.
+
+    Examples
+    --------
+    >>> import saccade
+    >>> space, scheduler = {"x": saccade.Real(0, 1)}, AutoScheduler(max_epochs=9)
+    >>> result = saccade.tune(lambda config: config["x"], space, scheduler=scheduler, num_trials=3, verbosity=0)
+    >>> len(result.trials)
+    3
+    """
+
+    def __init__(self, max_epochs: int | None = None) -> None:
+        self.max_epochs = max_epochs
+        self._longest = DEFAULT_EPOCHS if max_epochs is None else max_epochs
+        self._state: StudyState | None = None
+        self._asha: ASHAScheduler | None = None
+        self._before: list[EpochDone | Trial] = []  # reports and ended jobs before the rungs are chosen
+
+    def on_start(self, state: StudyState) -> None:
+        """Choose the rungs, unless an epoch must be measured first."""
+        self._state = state
+        self._choose(state)
+
+    def next_job(self, state: StudyState) -> Job | None:
+        """Return ASHA's next job; a new trial while no epoch has been measured."""
+        self._state = state
+        if self._asha is not None:
+            return self._asha.next_job(state)
+        trial = state.new_trial()
+        return None if trial is None else Job(trial.number, trial.config)
+
+    def on_report(self, report: EpochDone) -> Decision:
+        """Return ASHA's decision; the report of the first measured epoch chooses the rungs."""
+        if self._asha is not None:
+            return self._asha.on_report(report)
+        self._before.append(report)
+        if self._state is not None:
+            self._choose(self._state)
+        return Decision.CONTINUE
+
+    def on_job_end(self, trial: Trial) -> None:
+        """Pass on which trials are paused."""
+        if self._asha is not None:
+            self._asha.on_job_end(trial)
+        else:
+            self._before.append(replace(trial))  # with its current status
+
+    def _choose(self, state: StudyState) -> None:
+        """Choose the rungs, unless an epoch must be measured first, and pass everything so far to ASHA."""
+        if math.isinf(state.seconds_left):
+            grace_epochs, factor = choose_rungs_for(state.num_trials, self._longest)
+        else:
+            epoch_s = [each.seconds for each in self._before if isinstance(each, EpochDone) and each.epoch >= 1]
+            if not epoch_s:
+                return
+            grace_epochs, factor = choose_rungs(self._longest, state.seconds_left, epoch_s[0], state.num_workers)
+            grace_epochs = min(grace_epochs, self._longest)
+        self._asha = ASHAScheduler(self.max_epochs, grace_epochs, factor)
+        for each in self._before:
+            if isinstance(each, EpochDone):
+                self._asha.on_report(each)
+            else:
+                self._asha.on_job_end(each)
+        self._asha.on_start(state)

@@ -201,9 +201,8 @@ class TrialProgress:
 def choose_rungs(max_epochs: int, time_limit_s: float, epoch_s: float, num_workers: int = 1) -> tuple[int, float]:
     """Return `grace_epochs` and `reduction_factor` for the number of complete trainings that a time limit allows.
 
-    With few, trials are compared from the first epoch on, and one in two is promoted; with more, the first comparison
-    is later and one in three is promoted. On recorded curves of fine-tuning over 50 epochs (`benchmarks.search_regret`)
-    this was among the best rules; the differences are small.
+    With few, trials are compared from the first epoch on, and one in two is promoted; with more, later, and one in
+    three: among the best rules on recorded curves (`benchmarks.search_regret`), although the differences are small.
     """
     epochs_in_a_row = time_limit_s / epoch_s if epoch_s > 0 else math.inf
     # No trial can be trained for longer than the time limit, however many workers there are.

@@ -14,15 +14,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from saccade.errors import HyperparameterError, missing_attributes
 from saccade.searcher.base import Searcher
-from saccade.searcher.grid_search import GridSearcher
 from saccade.searcher.optuna_search import CmaEsSearcher, GPSearcher, QMCSearcher, TPESearcher
-from saccade.searcher.random_search import RandomSearcher
+from saccade.searcher.sampling import GridSearcher, RandomSearcher
 from saccade.space import Dict
 from saccade.study.registry import Registry
 
@@ -57,25 +55,22 @@ SEARCHERS: Registry[Searcher] = Registry(
 )
 
 
-# Public names whose modules import this one.
+# Names from modules that import this one.
 _LAZY = {
     "AutoSearcher": "saccade.autosearch.search",
-    "LocalGridSearcher": "saccade.compat.local_searchers",
-    "LocalRandomSearcher": "saccade.compat.local_searchers",
-    "LocalSearcher": "saccade.compat.local_searchers",
+    "LocalGridSearcher": "saccade.core.searcher.local_searcher",
+    "LocalRandomSearcher": "saccade.core.searcher.local_searcher",
+    "LocalSearcher": "saccade.core.searcher.local_searcher",
 }
-
-_missing = missing_attributes(__name__, [*__all__, *_LAZY])
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        _missing(name)
-    return getattr(importlib.import_module(_LAZY[name]), name)
+__getattr__ = missing_attributes(__name__, __all__, _LAZY)
 
 
 def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: int = 0, **options: Any) -> Searcher:
     """Return the searcher of that name.
+
+    Raises an UnknownNameError for other names, a SpaceError for invalid starting configurations, and a
+    HyperparameterError for an option that the searcher does not have, options together with an instance, or an instance
+    for another space.
 
     Parameters
     ----------
@@ -84,15 +79,6 @@ def make_searcher(name: str | Searcher, space: Dict | Mapping[Any, Any], seed: i
         of images it is `saccade.autosearch.search.AutoSearch`.
     space, seed, **options
         Arguments of that searcher; see `Searcher`.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no searcher of that name.
-    HyperparameterError
-        If the searcher has no such option, or if a ready searcher comes with options or has another space.
-    SpaceError
-        If the option `starting_configs` (see `Searcher`) holds what is not in the space.
 
     Examples
     --------

@@ -8,16 +8,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
-from saccade.errors import ExhaustedSearchSpaceError, SpaceError, UnknownNameError, near_names
+from saccade.errors import ExhaustedSearchSpaceError, SpaceError, UnknownNameError, count_of, near_names
 from saccade.space import Categorical, Dict, List, Space, canonical_key, encode, from_optuna
-from saccade.space.base import Constant
-from saccade.space.constants import copied
+from saccade.space.base import Constant, copied
 
 
 class Searcher(ABC):
     """Suggests configurations, and may use their scores for that.
 
-    It does not depend on images, clocks or workers.
+    It does not depend on images, clocks or workers. An invalid space or starting configuration raises a SpaceError, an
+    unknown name in it an UnknownNameError.
 
     Parameters
     ----------
@@ -29,13 +29,6 @@ class Searcher(ABC):
         Configurations to suggest first, in this order, before any of its own (``points_to_evaluate`` in Ray Tune,
         ``enqueue_trial`` in Optuna). Missing values have the default of the space. Repeated ones, and those that are
         observed before, are skipped.
-
-    Raises
-    ------
-    SpaceError
-        If `space` is neither or is invalid, or if a starting configuration is not in it.
-    UnknownNameError
-        If a starting configuration has a name that the space does not have.
 
     Notes
     -----
@@ -55,11 +48,6 @@ class Searcher(ABC):
         seed: int = 0,
         starting_configs: Sequence[Mapping[Any, Any]] | None = None,
     ) -> None:
-        if not isinstance(space, (Dict, Mapping)):
-            raise SpaceError(
-                f"A searcher needs a space.Dict or a dict, but was given {space!r} ({type(space).__name__}). "
-                f"Write for instance {Dict.usage}."
-            )
         self.space = space if isinstance(space, Dict) else Dict(space)
         self.seed = seed
         self._starts: Iterator[dict[Any, Any]] = iter(completed_configs(self.space, starting_configs))
@@ -107,10 +95,9 @@ class Searcher(ABC):
 
 def exhausted(num_configurations: int, what: str = "space") -> ExhaustedSearchSpaceError:
     """Return the error for a space or grid whose configurations have all been suggested."""
-    noun = "configuration" if num_configurations == 1 else "configurations"
+    num = count_of(num_configurations, "configuration")
     return ExhaustedSearchSpaceError(
-        f"The search {what} has {num_configurations} {noun}, and no new one is left to propose. "
-        "Ask for fewer trials, or widen it."
+        f"The search {what} has {num}, and no new one is left to propose. Ask for fewer trials, or widen it."
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from saccade.space import canonical_key
-from saccade.space.constants import copied
+from saccade.space.base import copied
 
 
 @dataclass(slots=True)
@@ -49,11 +49,10 @@ class Standing(NamedTuple):
 class Observations:
     """All observations, ranked so that scores of different epochs are never compared.
 
-    The scores that count are those at the highest epoch that at least `num_needed` configurations have reached, as in
-    BOHB (Falkner et al., ICML 2018); a complete configuration counts with its last score. BOHB leaves out
-    configurations that ended before that epoch. Here they rank below all that reached it, by their last epoch and then
-    by their score there: a scheduler stopped them because they were worse, which is information for a model. Failed
-    configurations rank last. Running ones that have not reached that epoch have no rank yet.
+    The scores at the highest epoch that at least `num_needed` configurations have reached count, as in BOHB (Falkner et
+    al., ICML 2018), or the last one of a complete configuration. Those that ended before, which BOHB leaves out, rank
+    below by their last epoch and then by their score there; failed ones rank last. Running ones that have not reached
+    that epoch have no rank yet.
     """
 
     def __init__(self, num_needed: int) -> None:

@@ -5,6 +5,7 @@ Each is a `RandomSearcher` until its model has enough observations, and again wh
 
 from __future__ import annotations
 
+import functools
 import heapq
 import math
 import statistics
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.checks import whole_number
 from saccade.searcher.observations import Observation, Observations
-from saccade.searcher.random_search import RandomSearcher
-from saccade.space import Bool, Categorical, Dict, Int, Real, encode, from_optuna, parameters, suggest
+from saccade.searcher.sampling import RandomSearcher
+from saccade.space import Bool, Categorical, Dict, Int, Real, Space, encode, from_optuna, parameters, suggest
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 _MAX_REPEATS = 10
 # A parameter that is narrower than this fraction of its largest value has only rounding errors for a sampler.
 _MIN_SPAN = 1e-9
-_MAX_SEED = 2**32  # of NumPy's RandomState
 
 
 class OptunaSearcher(RandomSearcher):
@@ -40,25 +40,24 @@ class OptunaSearcher(RandomSearcher):
     # An Int with more values is treated as a Real and rounded, because some samplers enumerate the values of an Int.
     _max_listed = 1000
 
-    def __init__(
-        self,
-        space: Dict | Mapping[Any, Any],
-        *,
-        seed: int = 0,
-        starting_configs: Sequence[Mapping[Any, Any]] | None = None,
-        first_is_default: bool = True,
-    ) -> None:
-        super().__init__(space, seed=seed, starting_configs=starting_configs, first_is_default=first_is_default)
-        self._parameters = parameters(self.space)
-        # Whether the differences of each parameter's values are more than rounding errors.
-        self._is_askable = bool(self._parameters) and all(
+    _study: SamplerStudy | None = None
+
+    @functools.cached_property
+    def _parameters(self) -> dict[str, Space]:
+        return parameters(self.space)
+
+    @functools.cached_property
+    def _is_askable(self) -> bool:
+        """Whether there are parameters, and the differences of the values of each are more than rounding errors."""
+        return bool(self._parameters) and all(
             math.isfinite(span := each.upper - each.lower) and span > _MIN_SPAN * max(abs(each.lower), abs(each.upper))
             for each in self._parameters.values()
             if isinstance(each, (Real, Int))
         )
-        self._sampler_seed = self.seed % _MAX_SEED
-        self._study: SamplerStudy | None = None
-        self._distributions: dict[str, BaseDistribution] = {}
+
+    @property
+    def _sampler_seed(self) -> int:
+        return self.seed % 2**32  # of NumPy's RandomState
 
     def suggest(self) -> dict[str, Any]:
         """Return a new configuration: a starting one, else the sampler's, else a random one."""
@@ -115,7 +114,7 @@ class OptunaSearcher(RandomSearcher):
         """Ask for all parameters; leave out those of branches that are not chosen."""
         params = {
             name: round(value) if isinstance(self._parameters[name], Int) else value
-            for name, value in study.ask(shown, self._next_number, self._all_distributions()).params.items()
+            for name, value in study.ask(shown, self._next_number, self._distributions).params.items()
         }
         config: dict[str, Any] = from_optuna(self.space, params)
         return config
@@ -124,19 +123,17 @@ class OptunaSearcher(RandomSearcher):
     def _next_number(self) -> int:
         return len(self._seen) + 1
 
-    def _all_distributions(self) -> dict[str, BaseDistribution]:
-        """Return the distributions of all parameters, those of inactive branches too."""
+    @functools.cached_property
+    def _distributions(self) -> dict[str, BaseDistribution]:
+        """The distributions of all parameters, those of inactive branches too."""
         from optuna.distributions import FloatDistribution  # lazily: importing Optuna is slow
 
-        if not self._distributions:
-            for name, parameter in self._parameters.items():
-                is_long = isinstance(parameter, Int) and parameter.num_configurations > self._max_listed
-                self._distributions[name] = (
-                    FloatDistribution(parameter.lower, parameter.upper, log=parameter.log)
-                    if isinstance(parameter, Int) and is_long
-                    else parameter.to_optuna()
-                )
-        return self._distributions
+        return {
+            name: FloatDistribution(parameter.lower, parameter.upper, log=parameter.log)
+            if isinstance(parameter, Int) and parameter.num_configurations > self._max_listed
+            else parameter.to_optuna()
+            for name, parameter in self._parameters.items()
+        }
 
     def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
         """Return a trial of Optuna's with all parameters, those of inactive branches at their defaults."""
@@ -146,7 +143,7 @@ class OptunaSearcher(RandomSearcher):
             name: parameter.labels[0] if isinstance(parameter, Categorical) else parameter.default
             for name, parameter in self._parameters.items()
         }
-        return frozen_trial(number, defaults | encode(self.space, config), self._all_distributions())
+        return frozen_trial(number, defaults | encode(self.space, config), self._distributions)
 
 
 class ModelSearcher(OptunaSearcher):
@@ -311,10 +308,8 @@ class TPESearcher(ModelSearcher):
     def _frozen(self, number: int, config: Mapping[str, Any]) -> FrozenTrial:
         from saccade.searcher.optuna_study import frozen_trial
 
-        if not self._distributions:
-            self._distributions = {name: parameter.to_optuna() for name, parameter in self._parameters.items()}
         params = encode(self.space, config)
-        return frozen_trial(number, params, {name: self._distributions[name] for name in params})
+        return frozen_trial(number, params, {name: self._parameters[name].to_optuna() for name in params})
 
 
 class GPSearcher(ModelSearcher):
@@ -331,10 +326,8 @@ class GPSearcher(ModelSearcher):
 
     Parameters
     ----------
-    space, seed, starting_configs, first_is_default
-        As in `RandomSearcher`.
-    num_startup_trials
-        Number of observed configurations from which the model is used; before that, configurations are drawn at random.
+    space, seed, starting_configs, first_is_default, num_startup_trials
+        As in `TPESearcher`.
 
     Examples
     --------
@@ -389,10 +382,8 @@ class CmaEsSearcher(ModelSearcher):
 
     Parameters
     ----------
-    space, seed, starting_configs, first_is_default
-        As in `RandomSearcher`.
-    num_startup_trials
-        Number of observed configurations from which the model is used; before that, configurations are drawn at random.
+    space, seed, starting_configs, first_is_default, num_startup_trials
+        As in `TPESearcher`.
 
     Examples
     --------

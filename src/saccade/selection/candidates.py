@@ -20,7 +20,7 @@ from safetensors import safe_open
 from saccade.errors import DataError, DataWarning, SaccadeError, SavedPredictorError
 from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.inference.classifier import Blueprint, empty_classifier, read_weights_of
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.models.weights import read_weights, write_weights
 from saccade.numerics.device import Numerics
 from saccade.study.run_folder import reading
@@ -143,8 +143,7 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
         return
     with _left_out_if_damaged():
         network = _Network(trial, task)
-        probe = FinalProbe.load(probe_path)
-        if probe is not None and probe.fits(network.blueprint, task):
+        if (probe := _read_probe(probe_path, network.blueprint, task)) is not None:
             weights = files.get(number, BEST, 0)
             with _left_out_if_damaged():
                 if weights is not None:
@@ -154,17 +153,18 @@ def _candidates_of(trial: Trial, task: ImageTask) -> Iterator[Candidate]:
                     predictions = activate(probe.outputs, task.problem)
                     yield Candidate(number, trial.config, network.blueprint, predictions, 0, weights, probe)
         for of_epoch, path, outputs in paths:
-            if path is not None:
-                with _left_out_if_damaged():
-                    checksum = network.check(path, of_epoch)
-                    trained = read_predictions(files.get(number, outputs, of_epoch), task, checksum)
-                    if trained is not None:
-                        own = number, trial.config, network.blueprint, trained
-                        yield Candidate(*own, of_epoch, path, is_schedule_end=outputs == END_OUTPUTS)
+            with _left_out_if_damaged():
+                trained = network.predictions(path, files.get(number, outputs, of_epoch), outputs, of_epoch)
+                if trained is not None:
+                    own = number, trial.config, network.blueprint, trained
+                    yield Candidate(*own, of_epoch, path, is_schedule_end=outputs == END_OUTPUTS)
 
 
 def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
-    """Return a trial's best epoch, without predictions if outputs are missing; raise a DataError without weights."""
+    """Return a trial's best epoch, without predictions if outputs are missing; raise a DataError without weights.
+
+    If outputs are missing that the weights refer to, a warning says that nothing is calibrated.
+    """
     assert trial.best_report is not None
     assert trial.files is not None
     files, number, epoch = trial.files, trial.number, trial.best_report.epoch
@@ -176,10 +176,21 @@ def best_epoch(trial: Trial, task: ImageTask) -> Candidate:
     checksum = network.check(weights, epoch)
     read = (read_predictions(files.get(number, BEST_OUTPUTS, each), task, checksum) for each in (epoch, None))
     predictions = next((found for found in read if found is not None), np.zeros((0, task.problem.num_outputs)))
+    if not len(predictions) and checksum is not None:
+        name = file_name(BEST_OUTPUTS, epoch)
+        text = f"{name}, which belongs to {weights}, {_NOT_READ}. So the predictor is not calibrated"
+        warnings.warn(DataWarning(text), stacklevel=2)
     own = number, trial.config, network.blueprint, predictions, epoch
-    probe = FinalProbe.load(files.get(number, PROBE)) if epoch == 0 else None
-    is_probe = probe is not None and probe.fits(network.blueprint, task)
-    return Candidate(*own, weights, probe if is_probe else None)
+    return Candidate(*own, weights, None if epoch else _read_probe(files.get(number, PROBE), network.blueprint, task))
+
+
+def _read_probe(path: Path | None, blueprint: Blueprint, task: ImageTask) -> FinalProbe | None:
+    """Return the probe in a file; None, with a warning, if it is damaged, or of another network or task."""
+    probe = FinalProbe.load(path)
+    if path is None or (probe is not None and probe.fits(blueprint, task)):
+        return probe
+    warnings.warn(DataWarning(f"{path} is damaged, or of another network. It is left out"), stacklevel=2)
+    return None
 
 
 def ranked(trials: Sequence[Trial]) -> list[Trial]:
@@ -230,6 +241,24 @@ class _Network:
                 f"{found['epoch']:.20}). Restore a copy of it, or of {self._file}, or start a new run"
             )
         return found.get("outputs")
+
+    def predictions(self, weights: Path | None, outputs: Path | None, kind: str, epoch: int) -> np.ndarray | None:
+        """Return the predictions in a file of outputs; raise a DataError if it or the weights are missing or damaged.
+
+        None if both were removed, or if there are no outputs of all validation images.
+        """
+        if weights is None:
+            if outputs is not None:
+                raise DataError(f"{outputs} has the outputs of weights that are missing")
+            return None
+        checksum = self.check(weights, epoch)
+        found = read_predictions(outputs, self._task, checksum)
+        if found is None and checksum is not None:
+            raise DataError(f"{file_name(kind, epoch)}, which belongs to {weights}, {_NOT_READ}")
+        return found
+
+
+_NOT_READ = "is missing or damaged"
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -58,11 +58,14 @@ def combine(
     seed: int = 0,
     seconds_left: Callable[[], float] = lambda: math.inf,
     class_prior: np.ndarray | None = None,
+    loads: Mapping[int, Sequence[float]] | None = None,
 ) -> Combination:
     """Return the best candidate, or an ensemble unless cross-fitting finds it worse.
 
     At least one of the candidates is not the end of a schedule. Without time the ensemble is not cross-fitted, and not
-    compared with the best candidate. Raises a DataError if the metric is not defined on the validation images.
+    compared with the best candidate. `loads` are the parts of limits that the network of each trial uses, by its
+    number; members together use no more than 1 of each. Raises a DataError if the metric is not defined on the
+    validation images.
     """
     given = targets, problem, metric = task.val.targets, task.problem, task.metric
     groups = task.val.groups
@@ -90,7 +93,8 @@ def combine(
     candidates = _one_of_each_training(candidates, task, class_prior)
     if max_members == 1 or len(candidates) == 1:
         return alone
-    models = _models(candidates, task, max_members, seed)
+    of_candidates = np.array([loads[one.trial] if loads else [0.0] for one in candidates])
+    models = _models(candidates, task, max_members, seed, of_candidates)
     has_probes_mean = len(models) < len(candidates)
     independent = "on the validation images, which were not used to select the ensemble"
     if len(models) == 1 or (has_probes_mean and len(targets) < MIN_IMAGES):  # the mean of probes
@@ -99,9 +103,10 @@ def combine(
         return alone
 
     predictions, sizes = [one.predictions for one in models], [len(one.weights) for one in models]
-    weights = select_weights(predictions, targets, problem, max_members, seed, sizes)
+    of_models = np.array([of_candidates[list(one.weights)].sum(0) for one in models])
+    weights = select_weights(predictions, targets, problem, max_members, seed, sizes, of_models)
     mean = _mean_of(models, weights, candidates, max_members)
-    evaluations = cross_fit(predictions, *given, max_members, seed, seconds_left, sizes, class_prior, groups)
+    evaluations = cross_fit(predictions, *given, max_members, seed, seconds_left, sizes, class_prior, groups, of_models)
     if evaluations is None:
         return combined(mean, "on the validation images that selected the ensemble; no time was left to cross-fit it")
     ensemble, single = evaluations
@@ -133,7 +138,9 @@ def _one_of_each_training(
     return [one for one in candidates if not any(one is other for other in left_out)]
 
 
-def _models(candidates: Sequence[Candidate], task: ImageTask, max_members: int, seed: int) -> list[_Model]:
+def _models(
+    candidates: Sequence[Candidate], task: ImageTask, max_members: int, seed: int, loads: np.ndarray
+) -> list[_Model]:
     """Return one model for each candidate, but one for all probes, the first.
 
     The weights of probes are selected on their out-of-fold predictions for training images. These are many more than
@@ -149,7 +156,8 @@ def _models(candidates: Sequence[Candidate], task: ImageTask, max_members: int, 
         place_of = np.full(len(task.train.targets), -1)
         place_of[probe.rows] = np.arange(len(probe.rows))
         unseen.append(activate(probe.unseen[place_of[common]], task.problem))
-    weights = select_weights(unseen, task.train.targets[common], task.problem, max_members, seed)
+    of_probes = loads[list(probes)]
+    weights = select_weights(unseen, task.train.targets[common], task.problem, max_members, seed, None, of_probes)
     mean = {index: float(weight) for index, weight in zip(probes, weights, strict=True) if weight}
     others = [_Model.of({index: 1.0}, candidates) for index in range(len(candidates)) if index not in probes]
     return [_Model.of(mean, candidates), *others]

@@ -7,7 +7,8 @@ is the mean of the best few (sorted initialisation). Several selections each use
 
 The weights of members are those of their losses rather than those of the selection, which overfit: see
 ``python -m benchmarks.heads``. Selection minimises the loss of the problem, even if a metric such as accuracy evaluates
-the result: on a hundred images accuracy has only a hundred steps.
+the result: on a hundred images accuracy has only a hundred steps. Each member adds its time to every prediction; with
+limits of that time, members with the smallest gains for their time are left out.
 """
 
 from __future__ import annotations
@@ -122,13 +123,16 @@ def select_weights(
     max_members: int = 5,
     seed: int = 0,
     sizes: Sequence[int] | None = None,
+    loads: np.ndarray | None = None,
 ) -> np.ndarray:
     """Return the weights of models in a weighted mean with a small loss; they sum to 1.
 
     At most `max_members` are positive. `predictions`, from `Problem.activate`, are one array of shape (num_images,
     num_outputs) for each model; `sizes` is the number of networks that each averages, which count equally in shrinkage.
+    `loads` are the parts of limits that each model uses, shape (num_models, num_limits), at most 1; members together
+    use no more than 1 of each.
     """
-    return _select(_loss_terms(predictions, targets, problem), problem, max_members, seed, sizes)
+    return _select(_loss_terms(predictions, targets, problem), problem, max_members, seed, sizes, loads)
 
 
 def cross_fit(
@@ -142,6 +146,7 @@ def cross_fit(
     sizes: Sequence[int] | None = None,
     class_prior: np.ndarray | None = None,
     groups: Groups = None,
+    loads: np.ndarray | None = None,
 ) -> tuple[Evaluation, Evaluation] | None:
     """Evaluate two ways to select, an ensemble and the best single model; None with few images or without time.
 
@@ -164,7 +169,7 @@ def cross_fit(
         ensemble, single = (np.zeros_like(predictions[0]) for _ in range(2))
         for fold in range(folds.max() + 1):
             here, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            weights = _select(terms[:, others], problem, max_members, seed, sizes)
+            weights = _select(terms[:, others], problem, max_members, seed, sizes, loads)
             ensemble[here] = weighted_mean([rows[here] for rows in predictions], weights)
             best = best_single([rows[others] for rows in predictions], targets[others], problem, metric)
             single[here] = predictions[best][here]
@@ -194,7 +199,12 @@ def _loss_terms(predictions: Sequence[np.ndarray], targets: np.ndarray, problem:
 
 
 def _select(
-    terms: np.ndarray, problem: Problem, max_members: int, seed: int, sizes: Sequence[int] | None
+    terms: np.ndarray,
+    problem: Problem,
+    max_members: int,
+    seed: int,
+    sizes: Sequence[int] | None,
+    loads: np.ndarray | None,
 ) -> np.ndarray:
     num_models, losses = len(terms), problem.term_losses(terms).mean(1)
     order = losses.argsort(kind="stable")
@@ -225,6 +235,22 @@ def _select(
     if worse.mean() > NUM_ERRORS * worse.std() / math.sqrt(len(worse)):
         weights[:] = 0.0
         weights[members] = _hill_climb(terms[members], problem)
+    return weights if loads is None else _within_limits(weights, terms, problem, loads)
+
+
+def _within_limits(weights: np.ndarray, terms: np.ndarray, problem: Problem, loads: np.ndarray) -> np.ndarray:
+    """Leave out members, one at a time, until the others together are within the limits.
+
+    The first is the one without which the loss rises least for its load.
+    """
+    while np.count_nonzero(weights) > 1 and loads[weights > 0].sum(0).max() > 1:
+        loss, found = problem.term_losses(np.tensordot(weights, terms, 1)).mean(), []
+        for index in np.flatnonzero(weights):
+            others = np.where(np.arange(len(weights)) == index, 0.0, weights)
+            others /= others.sum()
+            gain = problem.term_losses(np.tensordot(others, terms, 1)).mean() - loss
+            found.append((gain / loads[index].max(), index, others))
+        weights = min(found)[2]
     return weights
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,14 +22,14 @@ from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import first_network, known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import CHOICES_FOLDER, INTERRUPTED, MEMBERS_FOLDER, PREDICTOR_FOLDER, SPLIT, SavedPredictor
-from saccade.selection.candidates import Candidate, best_epoch, read_candidates
+from saccade.selection.candidates import Candidate, best_epoch, ranked, read_candidates
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.selection.folds import CrossValidation
 from saccade.selection.summary import result_summary, search_summary, trial_rows
-from saccade.study.objectives import cost_names, pareto_front, trial_costs
+from saccade.study.objectives import cost_names, load, pareto_front, trial_costs, within_limits
 from saccade.study.study import GRACE_S, Study
-from saccade.study.trial import Decision, Job, Trial
+from saccade.study.trial import Decision, Job, Status, Trial
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.training.imbalance import class_priors
 from saccade.training.probes.probe import cached_features
@@ -47,6 +49,7 @@ def select_networks(
     notify: Listener,
     *,
     objectives: Sequence[str] = (),
+    limits: Mapping[str, float] = MappingProxyType({}),
     max_members: int = 1,
     seed: int = 0,
     cross_validation: CrossValidation | None = None,
@@ -55,25 +58,34 @@ def select_networks(
 ) -> Combination:
     """Return the networks of the predictor: those of folds, an ensemble, the best trial, or its refit.
 
-    The executor of the finished `study` trains folds and the refit, up to the `deadline`; None for `refit_folder` is
-    without a refit. Raises a DataError if the weights of the best trial are missing.
+    All of them together are within the `limits` of costs by name; without such a trial, the nearest is the result,
+    after a warning. The executor of the finished `study` trains folds and the refit, up to the `deadline`; None for
+    `refit_folder` is without a refit. Raises a DataError if the weights of the best trial are missing.
     """
-    best = best_trials(study, objectives)[0]
+    num_folds = 1 if cross_validation is None else cross_validation.num_folds
+    trials = within_limits(study.trials, {name: limit / num_folds for name, limit in limits.items()})
+    costs, best = trial_costs(study.trials, limits), best_trials(trials, objectives)[0]
+    of_best = {name: num_folds * cost for name, cost in costs[best.number].items()}
+    if load(of_best, limits) > 1:
+        notify(Warned(_too_slow(best, of_best, limits)))
+        max_members = 1
     if cross_validation is not None:
         shutil.rmtree(folds_folder, ignore_errors=True)  # of a process that was killed
         folds = cross_validation.run(study.executor, best, folds_folder, deadline, notify)
         if folds is not None:
             return folds
     if max_members > 1 and deadline.seconds_left() > 0:
-        candidates = read_candidates(study.trials, task)
+        candidates = read_candidates(trials, task)
         # Unless the best trial is a candidate, nothing can be compared with it.
-        if candidates and study.best_trial is not None and candidates[0].trial == study.best_trial.number:
+        if candidates and candidates[0].trial == best.number:
             calibrated = [
                 one.calibrated(task) if task.problem.has_classes and deadline.seconds_left() > 0 else one
                 for one in candidates
             ]
             class_prior = _class_prior(task, candidates[0].config)
-            found = combine(calibrated, task, max_members, seed, deadline.seconds_left, class_prior)
+            loads = {each.number: [costs[each.number][name] / limits[name] for name in limits] for each in trials}
+            left = deadline.seconds_left
+            found = combine(calibrated, task, max_members, seed, left, class_prior, loads if limits else None)
             if len(found.members) > 1:
                 return found
             # The predictor calibrates a single network itself.
@@ -89,11 +101,23 @@ def select_networks(
     return alone
 
 
-def best_trials(study: Study, objectives: Sequence[str]) -> list[Trial]:
+def best_trials(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
     """Return the trials whose weights are kept, best first: the best, or with costs those of the Pareto front."""
-    if cost_names(objectives):
-        return pareto_front(study.trials, objectives)
-    return [] if study.best_trial is None else [study.best_trial]
+    return pareto_front(trials, objectives) if cost_names(objectives) else ranked(trials)[:1]
+
+
+def _too_slow(best: Trial, costs: Mapping[str, float], limits: Mapping[str, float]) -> str:
+    """Return the warning that no trial is within the limits."""
+    figures = {"image_ms": ("min_images_per_s", "{:.3g} images/s"), "latency_ms": ("max_latency_ms", "{:.3g} ms")}
+    shown = []
+    for name, limit in limits.items():
+        option, form = figures[name]
+        given, found = (1000 / value if name == "image_ms" else value for value in (limit, costs.get(name, math.inf)))
+        shown.append(f"{form.format(found)} ({option}={given:g})")
+    return (
+        f"No network of the search is within the limits; the nearest is the result, trial {best.number}, with "
+        f"{' and '.join(shown)}. Name faster networks, or a smaller img_size, in hyperparameters"
+    )
 
 
 def write_predictor(
@@ -129,10 +153,13 @@ def write_predictor(
     first = combination.members[0]
     best = study.trials[first.trial]
 
-    front = best_trials(study, objectives)
-    costs = trial_costs(study.trials, objectives) if cost_names(objectives) else None
+    front = best_trials(study.trials, objectives)
+    costs = trial_costs(study.trials, cost_names(objectives)) if cost_names(objectives) else None
     selected = [one.trial for one in combination.members]
     rows = trial_rows(study.trials, costs, [trial.number for trial in front], selected)
+    for row in rows:
+        if row["status"] == Status.RUNNING.value:  # when Ctrl-C or a kill ended the search
+            row["status"] = "interrupted"
     choices = []
     for trial in front if costs is not None else ():
         assert costs is not None

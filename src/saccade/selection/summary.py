@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from saccade.study.objectives import trial_costs
 from saccade.study.trial import Trial
 from saccade.tasks.metrics import Metric
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from saccade.selection.ensemble import Evaluation
     from saccade.training.task import ImageTask
 
-_COLUMNS = ("trial", "status", "score_val", "weight", "epochs_done", "best_epoch", "fit_time_s")
+_COLUMNS = ("trial", "status", "score_val", "weight", "images_per_s", "epochs_done", "best_epoch", "fit_time_s")
 
 
 def trial_rows(
@@ -29,12 +30,14 @@ def trial_rows(
     Of trials with equal scores, those that were `selected` for the predictor come first.
     """
     rows = []
+    speeds = trial_costs(trials, ["image_ms"])
     for trial in trials:
-        best = trial.best_report
+        best, image_ms = trial.best_report, speeds.get(trial.number, {}).get("image_ms")
         row = {
             "trial": trial.number,
             "status": trial.status.value,
             "score_val": best.score if best else None,
+            "images_per_s": image_ms and _rounded(1000 / image_ms),
             "epochs_done": trial.num_epochs,
             "best_epoch": best.epoch if best else None,
             "fit_time_s": round(trial.seconds, 3),
@@ -57,15 +60,16 @@ def leaderboard(rows: Sequence[dict[str, Any]], weights: Mapping[int, float]) ->
     """Return the rows of `trial_rows` as a table, each hyperparameter in a column of its own.
 
     Columns are ``trial``, ``status``, ``score_val`` (higher is better), ``weight`` (of the trial's networks in the
-    predictor; they sum to 1), ``epochs_done``, ``best_epoch`` (0 is the linear probe), ``fit_time_s``, the
-    hyperparameters, and ``reason`` (why a trial failed, or stopped early). With several objectives, also the costs
-    among them (``latency_ms`` of an image, ``num_params``, ``num_bytes``) and ``on_front``: whether the trial is on the
-    Pareto front.
+    predictor; they sum to 1), ``images_per_s`` (throughput of the network on this machine, decoding excluded),
+    ``epochs_done``, ``best_epoch`` (0 is the linear probe), ``fit_time_s``, the hyperparameters, and ``reason`` (why a
+    trial failed, or stopped early). With several objectives, also the costs among them (``latency_ms`` of an image,
+    ``num_params``, ``num_bytes``) and ``on_front``: whether the trial is on the Pareto front.
     """
     flat = []
     for each in rows:
-        row = {**each, "weight": weights.get(each["trial"], 0.0)}
+        row = {"images_per_s": None, **each, "weight": weights.get(each["trial"], 0.0)}
         costs = {**row["costs"], "on_front": row["on_front"]} if "costs" in row else {}
+        costs.pop("image_ms", None)  # the column images_per_s has it
         flat.append({**{key: row[key] for key in _COLUMNS}, **costs, **row["config"], "reason": row["reason"]})
     table: pd.DataFrame = pd.DataFrame(flat)
     return table
@@ -109,6 +113,10 @@ def result_summary(
         {"trial": one.trial, "model": one.config.get("model"), "weight": weight}
         for one, weight in zip(members, combination.weights, strict=True)
     ]
+    speeds = {row["trial"]: row["images_per_s"] for row in rows}
+    speed = None
+    if all(speeds[one.trial] for one in members):
+        speed = _rounded(1 / sum(1 / speeds[one.trial] for one in members))
     metrics: dict[str, Any] = {"valid_rmse": evaluation.metrics.get("rmse")}
     if "subset_accuracy" in evaluation.metrics:
         metrics = {"valid_acc": evaluation.metrics["subset_accuracy"], "valid_f1_micro": evaluation.metrics["f1_micro"]}
@@ -119,7 +127,9 @@ def result_summary(
         **metrics,
         "valid_score": evaluation.score,
         "valid_score_how": _how(combination, len(rows), task.num_val_seen),
-        "result": _result_line(combination, evaluation.score, best, metric),
+        "images_per_s": speed,
+        "result": _result_line(combination, evaluation.score, best, metric)
+        + (f", {speed:g} images/s without decoding" if speed else ""),
         "why_not_best_trial": _why_not(combination, evaluation.score, best, metric),
         "ensemble": listed if len(members) > 1 else [],
         "cross_fitted_scores": combination.cross_fitted_scores or {},
@@ -175,7 +185,7 @@ def _why_not(combination: Combination, score: float, best: dict[str, Any], metri
     if len(combination.members) == 1 and not combination.num_folds:
         if combination.members[0].trial == best["trial"]:
             return f"{trial} is the predictor; its score on the leaderboard is without calibration and thresholds"
-        return f"the predictor was chosen within limits of its costs; {trial} is another choice"
+        return f"the predictor was chosen within limits of its costs, and {trial} is not within them, or another choice"
     reason = f"{trial} was selected for its score on the validation images, so that this score is too high"
     if combination.num_folds:
         return f"{reason}; out-of-fold scores are independent of the selection"
@@ -184,6 +194,10 @@ def _why_not(combination: Combination, score: float, best: dict[str, Any], metri
         close = ", a difference within two standard errors" if scores["single"] > scores["ensemble"] else ""
         return f"{reason}: cross-fitted, the best single network scores {single} and the ensemble {ensemble}{close}"
     return f"{reason}; the mean of several networks is usually better on new images"
+
+
+def _rounded(speed: float) -> float:
+    return float(f"{speed:.3g}")
 
 
 def _shown(score: float, metric: Metric) -> str:

@@ -29,9 +29,8 @@ only where it is chosen.
 """
 
 from saccade.errors import missing_attributes
-from saccade.space.base import Space
+from saccade.space.base import Space, canonical_key
 from saccade.space.composite import Categorical, Dict, List, from_json
-from saccade.space.constants import canonical_key
 from saccade.space.flat_form import encode, from_optuna, grid, parameters, suggest, to_optuna
 from saccade.space.numeric import Bool, Int, Real
 

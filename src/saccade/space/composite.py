@@ -13,8 +13,7 @@ from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, K
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from saccade.errors import SpaceError, near_names
-from saccade.space.base import Constant, Space, as_generator, explain_arguments
-from saccade.space.constants import canonical_key, json_value
+from saccade.space.base import Constant, Space, as_generator, canonical_key, explain_arguments, json_value
 from saccade.space.numeric import Bool, Int, Real
 
 if TYPE_CHECKING:
@@ -60,16 +59,13 @@ class _Sequence(Space):
 class Categorical(_Sequence):
     """One of several values.
 
+    No choice, a repeated one, or a single list instead of its values raises a SpaceError.
+
     Parameters
     ----------
     *values
         The choices; the first is the default. A choice may be any object, also a space (or a list or dict with
         spaces in it), whose parameters exist only where it is chosen.
-
-    Raises
-    ------
-    SpaceError
-        If there is no choice, a repeated choice, or a single list instead of its values.
 
     Examples
     --------
@@ -192,6 +188,8 @@ class List(_Sequence):
 class Dict(Space):
     """Named values, each from its own space: the usual search space.
 
+    Raises a SpaceError if `spaces` is not a mapping, or if a key is repeated.
+
     Parameters
     ----------
     spaces
@@ -199,11 +197,6 @@ class Dict(Space):
         for JSON they must be strings, numbers, bools or None.
     **named
         Further spaces and constants, by keyword.
-
-    Raises
-    ------
-    SpaceError
-        If `spaces` is not a mapping, or if a key is repeated.
 
     Notes
     -----
@@ -351,10 +344,7 @@ def _product(members: Iterable[Space]) -> int | float:
 def from_json(obj: Any) -> Space:
     """Return the space of which `obj` is the JSON form: the result of ``space.to_json()``, as `json.load` reads it.
 
-    Raises
-    ------
-    SpaceError
-        If the object does not describe a space.
+    Raises a SpaceError if the object does not describe a space.
 
     Examples
     --------
@@ -382,14 +372,6 @@ def _member(obj: Any) -> Any:
     return obj["constant"] if obj.keys() == {"constant"} else from_json(obj)
 
 
-def _categorical(values: list[Any]) -> Categorical:
-    return Categorical(*(_member(value) for value in values))
-
-
-def _list(items: list[Any]) -> List:
-    return List(*(_member(item) for item in items))
-
-
 def _dict(items: list[Any]) -> Dict:
     for item in items:
         if not isinstance(item, list) or len(item) != 2:
@@ -401,7 +383,7 @@ _READERS: dict[str, Callable[..., Space]] = {
     "Real": Real,
     "Int": Int,
     "Bool": Bool,
-    "Categorical": _categorical,
-    "List": _list,
+    "Categorical": lambda values: Categorical(*map(_member, values)),
+    "List": lambda items: List(*map(_member, items)),
     "Dict": _dict,
 }

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from saccade.checks import whole_number
 from saccade.errors import SpaceError, UnknownNameError
-from saccade.space.base import Constant, Space
+from saccade.space.base import Constant, Space, canonical_key, copied
 from saccade.space.composite import Categorical, Dict, List
-from saccade.space.constants import canonical_key, copied
 from saccade.space.numeric import Bool, Int, Real
 
 if TYPE_CHECKING:
@@ -39,12 +38,8 @@ def child_name(parent: str | None, key: Hashable) -> str:
 def parameters(space: Space) -> dict[str, Space]:
     """Return the parameters of a space by name, those of all branches.
 
-    These are each `Real`, `Int`, `Bool` and `Categorical`, but no constants.
-
-    Raises
-    ------
-    SpaceError
-        If two parameters have the same name, because a Dict has keys such as 1 and ``"1"``.
+    These are each `Real`, `Int`, `Bool` and `Categorical`, but no constants. Raises a SpaceError if two have the same
+    name, as by keys 1 and ``"1"`` of a Dict.
 
     Examples
     --------
@@ -84,14 +79,8 @@ def to_optuna(space: Space) -> dict[str, BaseDistribution]:
 def from_optuna(space: Space, params: Mapping[str, Any]) -> Any:
     """Return the configuration of a space for Optuna's parameter values by name, such as ``trial.params``.
 
-    Values of branches that are not chosen are ignored and may be missing.
-
-    Raises
-    ------
-    SpaceError
-        If a parameter is missing, or its value is not in its domain.
-    UnknownNameError
-        If the space has no parameter of a name.
+    Values of branches that are not chosen are ignored and may be missing. Raises a SpaceError if a parameter is missing
+    or not in its domain, and an UnknownNameError for one that the space does not have.
 
     Examples
     --------
@@ -138,12 +127,7 @@ def encode(space: Space, config: Any) -> dict[str, Any]:
     """Return the values of Optuna's parameters for a configuration; `from_optuna` is the inverse.
 
     These are the parameters of the chosen branches by name. If a value lies in two branches of a `Categorical`, the
-    first one is chosen.
-
-    Raises
-    ------
-    SpaceError
-        If the configuration is not in the space; the message has the place.
+    first one is chosen. Raises a SpaceError, with the place, if the configuration is not in the space.
 
     Examples
     --------
@@ -212,7 +196,9 @@ def grid(
 ) -> Iterator[Any]:
     """Return all configurations of a full-factorial grid, generated one at a time.
 
-    The last parameter varies fastest. Each branch of a `Categorical` has a grid of its own parameters.
+    The last parameter varies fastest. Each branch of a `Categorical` has a grid of its own parameters. Raises a
+    SpaceError for infinitely many points of a `Real`, a HyperparameterError for other numbers of points that are not
+    whole and at least 1, and an UnknownNameError for other names.
 
     Parameters
     ----------
@@ -223,15 +209,6 @@ def grid(
         ``math.inf`` enumerates a finite space.
     num_points_by_name
         The same for single parameters, by their names (see `parameters`).
-
-    Raises
-    ------
-    SpaceError
-        If the number of points of a `Real` is infinite.
-    HyperparameterError
-        If a number of points is not a whole number of at least 1.
-    UnknownNameError
-        If there is no `Real` or `Int` of a name.
 
     Examples
     --------

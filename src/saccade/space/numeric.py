@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar
 
 from saccade.errors import SpaceError
-from saccade.space.base import Space, as_generator, explain_arguments
-from saccade.space.constants import plain
+from saccade.space.base import Space, as_generator, explain_arguments, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,6 +87,8 @@ class _Range(Space, Generic[_Number]):
 class Real(_Range[float]):
     """A real number between two bounds, both included.
 
+    Invalid bounds or an invalid default raise a SpaceError.
+
     Parameters
     ----------
     lower, upper
@@ -97,11 +98,6 @@ class Real(_Range[float]):
     log
         Sample uniformly on a logarithmic scale, so that all orders of magnitude are equally likely. Requires
         ``lower > 0``.
-
-    Raises
-    ------
-    SpaceError
-        If the bounds or the default are invalid.
 
     Examples
     --------
@@ -158,6 +154,8 @@ class Real(_Range[float]):
 class Int(_Range[int]):
     """A whole number between two bounds, both included.
 
+    Invalid bounds or an invalid default raise a SpaceError.
+
     Parameters
     ----------
     lower, upper
@@ -166,11 +164,6 @@ class Int(_Range[int]):
         The value to try first; `lower` if omitted.
     log
         Sample uniformly on a logarithmic scale. Requires ``lower > 0``.
-
-    Raises
-    ------
-    SpaceError
-        If the bounds or the default are invalid.
 
     Examples
     --------
@@ -228,17 +221,12 @@ class Int(_Range[int]):
 
 
 class Bool(Space):
-    """True or False.
+    """True or False; another default raises a SpaceError.
 
     Parameters
     ----------
     default
         The value to try first.
-
-    Raises
-    ------
-    SpaceError
-        If the default is neither True nor False.
 
     Examples
     --------

@@ -9,15 +9,15 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
-from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError
+from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError, count_of
 from saccade.events import Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated
 from saccade.space import Dict, encode, from_optuna
-from saccade.study.json_values import LostObjectError, from_json_value, to_json_value
+from saccade.space.base import plain
 from saccade.study.life import StudyRecord
 from saccade.study.trial_files import sync
 
@@ -26,17 +26,15 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from typing_extensions import Self
 
-VERSION = 2
-"""Version of the format, in the first line of each log. Lines of version 1 have no ``session_s``."""
+VERSION = 2  # Version of the format, in the first line of each log. Lines of version 1 have no ``session_s``.
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
 _CLOCKS = ("time", "session_s")
-_COUNTS = ("trial", "epoch", "until_epoch", "seconds")
-"""Fields that are not negative."""
+_COUNTS = ("trial", "epoch", "until_epoch", "seconds")  # fields that are not negative
+DAMAGED = ".damaged"  # suffix of the file to which the lines of a damaged log are moved
 
-DAMAGED = ".damaged"
-"""Suffix of the file to which the lines of a damaged log are moved."""
+_COLLECTIONS: dict[str, Callable[[list[Any]], Any]] = {"!tuple": tuple, "!set": set, "!frozenset": frozenset}
 
 
 @dataclass(frozen=True)
@@ -51,18 +49,14 @@ class _Line:
 class EventLog:
     """An append-only file of events, one JSON object a line; it can be read while it grows, and one process writes it.
 
-    An event is with the operating system when the call returns, so a process that is killed loses nothing. A log is
-    read up to its first invalid line: one that is cut short, is not JSON, has values of other types, or does not fit
-    the lines before it. The first write removes the rest. If that contains more than one line that was cut short, or
-    zeros that a power failure has left, it is moved to ``events.jsonl.damaged``, with a warning.
+    An event is with the operating system when the call returns, so a kill loses nothing. A log is read up to its first
+    line that is cut short, invalid, or does not fit the lines before it. The first write removes the rest; whole lines
+    of it are moved to ``events.jsonl.damaged``, with a warning. Reading raises a JournalError if the file was written
+    by another version; the first write does if another process writes it.
 
     Each line has the time of day (``time``, seconds since 1970) and the seconds since this object was created
-    (``session_s``), which do not change when the clock is set. `Progressed` is not logged. Values that JSON lacks (NaN,
-    tuples, sets) are written as `saccade.study.json_values` describes. Objects in a configuration that have no JSON
-    form are stored by their position in `space`, and are read as their `repr` with `as_text`.
-
-    Reading raises a JournalError if the file was written by another version; the first write does if another process
-    writes the file. That write creates the file and its folder.
+    (``session_s``), which do not change when the clock is set. Configurations are written as `to_json_value` does;
+    objects without a JSON form are stored by their position in `space`, and are read as their `repr` with `as_text`.
     """
 
     def __init__(self, path: Path, space: Dict | None = None, *, as_text: bool = False) -> None:
@@ -95,7 +89,7 @@ class EventLog:
     def seconds_used(self) -> float:
         """Return how long the run has taken: the sum over its sessions, each from `RunStarted` to its last event.
 
-        Lines of format version 1 have only the time of day; between them, a clock that is set back counts as no time.
+        Between lines of version 1, which have only the time of day, a clock that is set back counts as no time.
         """
         used_s = 0.0
         previous: dict[str, Any] | None = None
@@ -163,7 +157,7 @@ class EventLog:
                 with kept.open("ab") as file:
                     file.write(rest)
                 sync(kept)
-                what = f"{len(lines)} {'line' if len(lines) == 1 else 'lines'}"
+                what = count_of(len(lines), "line")
                 text = f"{self.path} is damaged. The run continues without its last {what}, which are in {kept}."
                 warnings.warn(text, stacklevel=2)
             os.truncate(self.path, end)
@@ -272,3 +266,60 @@ def _schema(kind: str) -> type[BaseModel]:
         if name != "kind":
             fields[name] = (hint, Field(ge=0, lt=1e15) if name in _COUNTS else Field())
     return create_model(kind, __config__=ConfigDict(strict=True), **fields)
+
+
+class LostObjectError(ValueError):
+    """A value was stored as its `repr` only, which is the message."""
+
+
+def to_json_value(value: Any) -> Any:
+    """Return a JSON value from which `from_json_value` restores the value; of objects without a JSON form, the `repr`.
+
+    What JSON lacks becomes an object with a single key that starts with an exclamation mark.
+    """
+    value = plain(value)
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {"!float": str(value)}
+    if kind is list:
+        return [to_json_value(part) for part in value]
+    if kind is dict:
+        if all(type(key) is str for key in value) and _tag(value) is None:
+            return {key: to_json_value(part) for key, part in value.items()}
+        return {"!dict": [[to_json_value(part) for part in item] for item in value.items()]}
+    if kind in (tuple, set, frozenset):
+        return {f"!{kind.__name__}": [to_json_value(part) for part in value]}
+    return {"!lost": repr(value)}
+
+
+def from_json_value(value: Any, *, as_text: bool = False) -> Any:
+    """Return the value from which `to_json_value` made this one.
+
+    An object of which only the `repr` was stored raises a LostObjectError, or is returned as that text (`as_text`).
+    """
+    restored = functools.partial(from_json_value, as_text=as_text)
+    if isinstance(value, list):
+        return [restored(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    tag = _tag(value)
+    if tag is None:
+        return {key: restored(part) for key, part in value.items()}
+    inner = value[tag]
+    if tag == "!float":
+        return float(inner)
+    if tag in _COLLECTIONS:
+        return _COLLECTIONS[tag](restored(inner))
+    if tag == "!dict":
+        return dict(restored(inner))
+    if as_text:
+        return str(inner)
+    raise LostObjectError(str(inner))
+
+
+def _tag(value: dict[Any, Any]) -> str | None:
+    """Return the single key of a dict if it starts with an exclamation mark."""
+    key = next(iter(value)) if len(value) == 1 else None
+    return key if isinstance(key, str) and key.startswith("!") else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import operator
 import os
 import re
@@ -11,30 +12,35 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, near_names
 from saccade.events import EpochDone
+from saccade.space.base import plain
 from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.study.trial_files import parse_name
 
-CHECKPOINT = "checkpoint"
-"""The kind of a function's checkpoints, which are folders."""
+CHECKPOINT = "checkpoint"  # the kind of a function's checkpoints, which are folders
 
 Checkpoint = Callable[[Path], object] | str | os.PathLike[str]
 """A checkpoint: a function that writes it into the given folder, or the path of a file or folder."""
+
+REPORTER_NAMES = ("report", "reporter")
+"""Names of a parameter that receives the reporter although it has a default or is keyword-only."""
 
 
 class FunctionTrainable(Trainable):
     """Any Python function as a trainable.
 
-    `function` is called as ``function(config, report)`` and calls `report`, a `FunctionReporter`, after each epoch.
-    That call does not return if the trial is to end: by a decision of the study, or because another epoch as long as
-    the last one would exceed the time limit. `score_name` is the keyword of the score. If lower values are better
-    (`is_minimized`), the score is the negative value, and the value itself is kept as a metric. `max_epochs` is the
-    last epoch of every configuration; None leaves that to the function.
+    `function` is called as ``function(config, report)``, and calls `report`, a `FunctionReporter`, after each epoch;
+    or as ``function(config)``, and returns the score or a dict of metrics, which is its only report. A second parameter
+    with a default gets the reporter only if its name is ``report`` or ``reporter``. The call of `report` does not
+    return if the trial is to end: by a decision of the study, or because another epoch as long as the last one would
+    exceed the time limit. `score_name` is the keyword of the score. If lower values are better (`is_minimized`), the
+    score is the negative value, and the value itself is kept as a metric. `max_epochs` is the last epoch of every
+    configuration; None leaves that to the function. A function that cannot be called so is a HyperparameterError.
     """
 
     def __init__(
@@ -45,15 +51,30 @@ class FunctionTrainable(Trainable):
         is_minimized: bool = False,
         max_epochs: int | None = None,
     ) -> None:
-        self.function = function
-        self.score_name = score_name
+        self.function, self.score_name = function, score_name
         self.is_minimized, self.max_epochs = is_minimized, max_epochs
+        self._reporter = _reporter_place(function)
 
     def train(self, job: Job, report: Reporter) -> str:
         """Call the function, and end it with an exception if the trial is to end."""
-        reporter = FunctionReporter(job, report, self)
+        reporter, config = FunctionReporter(job, report, self), dict(job.config)
         with contextlib.suppress(_StopFunction):
-            self.function(dict(job.config), reporter)
+            if self._reporter is None:
+                returned = self.function(config)
+            elif self._reporter == "":
+                returned = self.function(config, reporter)
+            else:
+                returned = self.function(config, **{self._reporter: reporter})
+            if returned is not None and not reporter.has_reported and reporter.last_epoch == 0:
+                if not isinstance(returned, Mapping):
+                    if not isinstance(plain(returned), (bool, int, float)):
+                        raise HyperparameterError(
+                            f"the function returned {returned!r} ({type(returned).__name__}); expected its "
+                            f"{self.score_name} as a number, or a dict of metrics such as "
+                            f"{{{self.score_name!r}: 0.9}}, or reports of epochs"
+                        )
+                    returned = {self.score_name: returned}
+                reporter.send(returned, is_last=True)
         return reporter.end or ""
 
 
@@ -170,12 +191,10 @@ class FunctionReporter:
         self._last_s = time.perf_counter()
 
     def _next_epoch(self, given: int | None) -> int:
-        if given is None:
-            return self._epoch + 1
-        epoch = operator.index(given)
+        epoch = self._epoch + 1 if given is None else operator.index(given)
         if epoch <= self._epoch:
             wrong = f"after epoch {self._epoch}, but epochs go up" if self._epoch else "but epochs are counted from 1"
-            if self._epoch == self.last_epoch > 0:
+            if not self.has_reported and self._epoch:
                 wrong += "; this job continues after report.last_epoch"
             raise ValueError(f"report() was called with epoch={epoch} {wrong}")
         return epoch
@@ -201,3 +220,40 @@ def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         shutil.copy2(source, folder / source.name)
     else:
         raise FileNotFoundError(f"report() was called with checkpoint={str(source)!r}, but there is no such file")
+
+
+def _reporter_place(function: Callable[..., Any]) -> Literal[""] | str | None:  # noqa: PYI051 (the two differ in use)
+    """Return the keyword of the parameter for the reporter, "" for the second position; None if there is none."""
+    if not callable(function):
+        raise HyperparameterError(
+            f"train_fn was given {function!r} ({type(function).__name__}); expected a function of (config, "
+            "report), or of (config) that returns the score"
+        )
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # some functions that are written in C have no signature
+        return ""
+    for name, parameter in list(signature.parameters.items())[1:]:
+        is_ours = name in REPORTER_NAMES and parameter.kind is not parameter.POSITIONAL_ONLY
+        if is_ours and _takes(signature, {name: None}):
+            return name
+    if _takes(signature, {}):
+        # Another parameter with a default is the user's own. *args usually belongs to a wrapper, which passes both on.
+        is_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+        return "" if is_any else None
+    if _takes(signature, {}, None):
+        return ""
+    name = getattr(function, "__name__", type(function).__name__)
+    raise HyperparameterError(
+        f"{name}{signature} cannot be called with a configuration and a reporter, nor with a configuration alone; "
+        f"expected {name}(config, report), or {name}(config) that returns the score"
+    )
+
+
+def _takes(signature: inspect.Signature, named: Mapping[str, Any], *rest: Any) -> bool:
+    """Return whether a function can be called with a configuration and these arguments."""
+    try:
+        signature.bind({}, *rest, **named)
+    except TypeError:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""The life of a trial in one place: what each event changes, and what becomes of a trial when one of its jobs ends.
+"""The life of a trial in one place: what each event changes, what becomes of it when a job ends, and its time.
 
 A trial is created, is given to a worker as a *job*, reports epochs, and is paused, completed, stopped or failed when
 the job ends. A paused trial may get further jobs. `StudyRecord.apply` is the effect of every event, for events as they
@@ -8,7 +8,8 @@ happen and for events that are read from the event log. `ENDS` is the table of t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Sequence
+import math
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -18,14 +19,9 @@ from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobSt
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import TrialFiles
 
-NUM_FAILURES = 10
-"""A search ends if this many trials have failed for the same reason, and none has not failed."""
-
-NUM_RETRIES = 1
-"""How often a trial is retried that has lost its worker."""
-
-TIME_LIMIT = "time limit"
-"""The reason a trainable gives when the time of its job is up."""
+NUM_FAILURES = 10  # a search ends if this many trials have failed for the same reason, and none has not failed
+NUM_RETRIES = 1  # how often a trial is retried that has lost its worker
+TIME_LIMIT = "time limit"  # the reason a trainable gives when the time of its job is up
 
 TRIAL_TIME_LIMIT = "trial time limit"
 """The reason of a trial that was stopped by its own limit, not by the deadline of the search."""
@@ -36,10 +32,9 @@ NO_REPORT = "the job ended without a report"
 class Cause(Enum):
     """Why a job has ended.
 
-    An exception in the worker is FAILED, whatever it is: an invalid configuration, a score that is not finite, no
-    memory left on the device, no space left on the disk. A worker that the operating system kills, for instance because
-    memory ran out, is WORKER_LOST. An exception in the study itself, such as a full disk when the event log is
-    written, ends the process; the next process that resumes the run finds the job open: PROCESS_KILLED.
+    An exception in the worker is FAILED, whatever it is; a worker that the operating system kills is WORKER_LOST. An
+    exception in the study itself, such as a full disk when the event log is written, ends the process, and the next one
+    that resumes the run finds the job open: PROCESS_KILLED.
     """
 
     COMPLETED = "the trainable has returned without a reason"
@@ -163,6 +158,10 @@ class StudyRecord:
         self.files = files
         self.trials: list[Trial] = []
         self.jobs: dict[int, OpenJob] = {}
+        # A heap: the best score first, the earliest trial among equals. Outdated entries are dropped when met.
+        self._scores: list[tuple[float, int]] = []
+        self._failed: set[int] = set()
+        self._reasons: set[str] = set()
 
     @classmethod
     def load(cls, events: Iterable[Event], files: TrialFiles | None = None) -> StudyRecord:
@@ -184,7 +183,11 @@ class StudyRecord:
                 self.jobs[event.trial] = OpenJob(event.until_epoch)
             case EpochDone():
                 self.jobs[event.trial].last = event
-                return self.trials[event.trial].add(event)
+                trial = self.trials[event.trial]
+                is_new = trial.add(event)
+                if trial.best_report is trial.reports[-1]:
+                    heapq.heappush(self._scores, (-trial.reports[-1].score, event.trial))
+                return is_new
             case TrialRestarted():
                 trial = self.trials[event.trial]
                 trial.drop_after(event.after_epoch)
@@ -198,7 +201,27 @@ class StudyRecord:
                 trial = self.trials[event.trial]
                 trial.status, trial.note, trial.failure = Status.FAILED, "", event
                 del self.jobs[event.trial]
+                self._failed.add(event.trial)
+                self._reasons.add(event.reason)
         return True
+
+    @property
+    def best_trial(self) -> Trial | None:
+        """The trial with the highest score that did not fail, the earliest among equals; None without one."""
+        while self._scores:
+            negative_score, number = self._scores[0]
+            trial = self.trials[number]
+            best = trial.best_report
+            if trial.status is not Status.FAILED and best is not None and -best.score == negative_score:
+                return trial
+            heapq.heappop(self._scores)
+        return None
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether all of at least `NUM_FAILURES` trials have failed for the same reason."""
+        num = len(self.trials)
+        return num >= NUM_FAILURES and num == len(self._failed) and len(self._reasons) == 1
 
     def facts(self, trial: Trial) -> set[Fact]:
         """Return the facts about a trial and its open job that the record has; time limits are not among them."""
@@ -217,46 +240,6 @@ class StudyRecord:
         return {fact for fact, holds in known.items() if holds}
 
 
-class Standings:
-    """The best trial, and the reasons of those that failed; the study appends to the list of its trials by number."""
-
-    def __init__(self, trials: Sequence[Trial]) -> None:
-        self._trials = trials
-        # A heap: the best score first, the earliest trial among equals. Outdated entries are dropped when met.
-        self._scores: list[tuple[float, int]] = []
-        self._reasons: set[str] = set()
-        self._num_failed = 0
-
-    @property
-    def best(self) -> Trial | None:
-        """The trial with the highest score that did not fail, the earliest among equals; None without one."""
-        while self._scores:
-            negative_score, number = self._scores[0]
-            trial = self._trials[number]
-            best = trial.best_report
-            if trial.status is not Status.FAILED and best is not None and -best.score == negative_score:
-                return trial
-            heapq.heappop(self._scores)
-        return None
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether all of at least `NUM_FAILURES` trials have failed for the same reason."""
-        num = len(self._trials)
-        return num >= NUM_FAILURES and num == self._num_failed and len(self._reasons) == 1
-
-    def scored(self, trial: Trial) -> None:
-        """Add a trial that has reported."""
-        if trial.best_report is not None and trial.best_report is trial.reports[-1]:
-            heapq.heappush(self._scores, (-trial.best_report.score, trial.number))
-
-    def failed(self, trial: Trial) -> None:
-        """Add a trial that has failed."""
-        assert trial.failure is not None
-        self._num_failed += 1
-        self._reasons.add(trial.failure.reason)
-
-
 def all_failed(trials: Sequence[Trial], *, is_given_up: bool) -> SearchFailedError:
     """Return the error with the reasons of failed trials and the first traceback."""
     failures = [trial.failure for trial in trials if trial.failure is not None]
@@ -273,3 +256,67 @@ def all_failed(trials: Sequence[Trial], *, is_given_up: bool) -> SearchFailedErr
         message = f"{num} failed, for {len(reasons)} reasons:\n" + "\n".join(f"  - {reason}" for reason in reasons)
     first = failures[0].traceback.strip()
     return SearchFailedError(f"{message}\n\nTraceback of the first failure:\n{first}" if first else message)
+
+
+Reserve = float | Callable[[], float]
+"""Seconds before a deadline that are not used for training; or a function that returns them."""
+
+
+class Budget:
+    """The time of a search; its arguments are those of `Study`."""
+
+    def __init__(self, deadline: Deadline, reserve_s: Reserve, trial_time_limit_s: float | None) -> None:
+        self.deadline = deadline
+        self.reserve_s = reserve_s
+        self.trial_time_limit_s = math.inf if trial_time_limit_s is None else float(trial_time_limit_s)
+        self._shortest_first_epoch_s = math.inf
+        self._submitted_s: dict[int, float] = {}
+        self._setup_s = math.inf  # the shortest time from a job's start to its first report, without the epoch itself
+
+    @property
+    def seconds_left(self) -> float:
+        """Seconds left for training."""
+        return self.deadline.seconds_left() - (self.reserve_s() if callable(self.reserve_s) else self.reserve_s)
+
+    def seconds_left_for(self, trial: Trial) -> float:
+        """Return the seconds that a job of the trial may take."""
+        return min(self.seconds_left, self.trial_time_limit_s - trial.seconds)
+
+    @property
+    def setup_s(self) -> float:
+        """Seconds that a job takes before its first epoch: building a network, loading weights, measuring numerics."""
+        return 0.0 if math.isinf(self._setup_s) else self._setup_s
+
+    def submitted(self, trial: Trial) -> None:
+        """Note the start of a job."""
+        self._submitted_s[trial.number] = self.deadline.elapsed_s()
+
+    def learn(self, trial: Trial) -> None:
+        """Update the shortest set-up and the shortest first epoch from a trial's latest report."""
+        if (submitted_s := self._submitted_s.pop(trial.number, None)) is not None:
+            setup_s = self.deadline.elapsed_s() - submitted_s - trial.reports[-1].seconds
+            self._setup_s = min(self._setup_s, max(0.0, setup_s))
+        if len(trial.reports) == 1:
+            self._shortest_first_epoch_s = min(self._shortest_first_epoch_s, trial.reports[0].seconds)
+
+    def has_time_for_a_trial(self) -> bool:
+        """Return whether a new trial could report in time, estimated from the trials so far; True before the first."""
+        first_s = self._shortest_first_epoch_s
+        return math.isinf(first_s) or self.seconds_left > first_s + self.setup_s
+
+    def has_time_for(self, trial: Trial) -> bool:
+        """Return whether a trial that is not running could report one more epoch in time."""
+        if not trial.reports:
+            return self.has_time_for_a_trial()
+        return self.seconds_left > _next_report_s(trial) + self.setup_s and self.has_own_time(trial)
+
+    def has_own_time(self, trial: Trial) -> bool:
+        """Return whether the trial's own limit leaves time for one more epoch."""
+        return math.isinf(self.trial_time_limit_s) or self.trial_time_limit_s - trial.seconds >= _next_report_s(trial)
+
+
+def _next_report_s(trial: Trial) -> float:
+    """Return the duration of the next epoch if it is that of the last one, plus that of epochs to be trained again."""
+    last = trial.reports[-1]
+    again_s = 0.0 if last.checkpoint is not None else sum(report.seconds for report in trial.reports)
+    return again_s + last.seconds

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import math
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.study.trial import Status, Trial
 
-COSTS = {"latency": "latency_ms", "params": "num_params", "bytes": "num_bytes"}
+COSTS = {"latency": "latency_ms", "throughput": "image_ms", "params": "num_params", "bytes": "num_bytes"}
 """The costs that can be objectives, and their metrics in the reports of a trial."""
 
 SCORE = "score"
@@ -61,13 +62,12 @@ def same_costs(config: Mapping[str, Any]) -> Hashable:
     return tuple(repr(config.get(name)) for name in _SHAPING)
 
 
-def trial_costs(trials: Sequence[Trial], objectives: Sequence[str]) -> dict[int, dict[str, float]]:
-    """Return, for each trial that has reported, the value of each of `cost_names`; lower is better.
+def trial_costs(trials: Sequence[Trial], names: Collection[str]) -> dict[int, dict[str, float]]:
+    """Return, for each trial that has reported, its costs of these names that were measured; lower is better.
 
-    The latency of a network does not depend on its weights, and other load of the machine only increases it. So the
-    shortest latency that was measured for a network counts for all trials with that network.
+    The time of a network does not depend on its weights, and other load of the machine only increases it. So the
+    shortest time that was measured for a network counts for all trials with that network.
     """
-    names = cost_names(objectives)
     least: dict[Hashable, dict[str, float]] = {}
     for trial in trials:
         lowest = least.setdefault(same_costs(trial.config), {})
@@ -78,13 +78,31 @@ def trial_costs(trials: Sequence[Trial], objectives: Sequence[str]) -> dict[int,
     return {trial.number: least[same_costs(trial.config)] for trial in trials if trial.reports}
 
 
-def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
-    """Return the trials that no other trial dominates: is better in one objective, and not worse in any.
+def speed_limits(min_images_per_s: float | None, max_latency_ms: float | None) -> dict[str, float]:
+    """Return the limits of costs by name; None is no limit."""
+    limits = {"image_ms": min_images_per_s and 1000 / min_images_per_s, "latency_ms": max_latency_ms}
+    return {name: limit for name, limit in limits.items() if limit is not None}
 
-    The highest score comes first. Of trials with equal objectives, only the earliest is returned; trials that failed or
-    have no report are left out.
+
+def load(costs: Mapping[str, float], limits: Mapping[str, float]) -> float:
+    """Return the largest part of a limit that the costs use: above 1 they exceed it; inf if one was not measured."""
+    parts = [costs.get(name, math.inf) / limit if limit > 0 else math.inf for name, limit in limits.items()]
+    return max(parts, default=0.0)
+
+
+def within_limits(trials: Sequence[Trial], limits: Mapping[str, float]) -> list[Trial]:
+    """Return the trials that have reported and whose costs are within limits, or else those that come nearest."""
+    loads = {number: load(costs, limits) for number, costs in trial_costs(trials, limits).items()}
+    most = max(1.0, min(loads.values(), default=1.0))
+    return [trial for trial in trials if trial.number in loads and loads[trial.number] <= most]
+
+
+def pareto_front(trials: Sequence[Trial], objectives: Sequence[str]) -> list[Trial]:
+    """Return the trials that no other one dominates (is better in one objective, and not worse in any), the best first.
+
+    Of trials with equal objectives only the earliest is returned; trials that failed or have no report are left out.
     """
-    costs = trial_costs(trials, objectives)
+    costs = trial_costs(trials, cost_names(objectives))
 
     def sort_key(trial: Trial) -> tuple[float, ...]:
         assert trial.best_report is not None

@@ -1,12 +1,7 @@
 """A copy of a study in Optuna's own format, for optuna-dashboard.
 
-=====================  ================================================================================================
-status of a trial      state in Optuna
-=====================  ================================================================================================
-running, paused        RUNNING: a paused trial may continue, and a WAITING one would be claimed by other programs
-completed, stopped     COMPLETE, with its best score as the value
-failed                 FAIL
-=====================  ================================================================================================
+Completed and stopped trials are COMPLETE, with the best score as the value; failed ones are FAIL. Paused ones are
+RUNNING: they may continue, and WAITING ones would be claimed by other programs.
 """
 
 from __future__ import annotations
@@ -22,30 +17,24 @@ from typing import TYPE_CHECKING
 from saccade.errors import SpaceError
 from saccade.events import Event
 from saccade.space import Dict, encode, to_optuna
-from saccade.study.json_values import to_json_value
+from saccade.study.event_log import to_json_value
 from saccade.study.trial import Status, Trial
 
 if TYPE_CHECKING:
     from optuna.storages import JournalStorage
     from typing_extensions import Self
 
-STUDY_NAME = "saccade"
-"""Name of the study in Optuna's storage."""
-
-INTERVAL_S = 1.0
-"""Least seconds between two updates of the file, so that many short trials need few writes."""
-
-OVERHEAD = 0.05
-"""Updates take at most this part of the time."""
+STUDY_NAME = "saccade"  # name of the study in Optuna's storage
+INTERVAL_S = 1.0  # least seconds between two updates of the file, so that many short trials need few writes
+OVERHEAD = 0.05  # updates take at most this part of the time
 
 
 class OptunaTracker:
     """A listener of a study that writes its trials to a file that ``optuna-dashboard PATH`` opens.
 
-    The file, of Optuna's ``JournalFileBackend``, follows the study with a delay of a second or more. It is updated for
-    the last time when the tracker is closed; use it as a context manager. A resumed study continues the file. A damaged
-    one is renamed, and written again. Another error of the tracker is a warning, and ends the tracker alone. `trials`
-    are those of the study, by number.
+    The file, of Optuna's ``JournalFileBackend``, follows the study with a delay, and is complete at the end of the
+    context. A resumed study continues it. A damaged file is renamed, and written again. Another error is a warning, and
+    ends the tracker alone. `trials` are those of the study, by number.
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], space: Dict) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from saccade.errors import count_of
 from saccade.events import (
     DataReady,
     EpochDone,
@@ -16,6 +17,7 @@ from saccade.events import (
     JobDone,
     JobFailed,
     JobStarted,
+    NetworksScreened,
     Progressed,
     RunFinished,
     RunPlanned,
@@ -58,13 +60,20 @@ class ProgressDisplay:
             case RunStarted():
                 time = "no time limit" if event.time_limit_s is None else f"time limit {_seconds(event.time_limit_s)}"
                 num = event.num_trials
-                trials = "any number of trials" if num is None else "1 trial" if num == 1 else f"{num} trials"
+                trials = "any number of trials" if num is None else count_of(num, "trial")
                 where = f" in {escape(event.folder)}" if event.folder else ""
                 self._print(2, f"[bold]saccade[/bold] run{where}  [dim]({time}, {trials})[/dim]")
             case RunPlanned():
                 self._print(2, f"{event.problem}, metric {event.metric}, {event.device}, trials {event.executor}")
                 self._print(2, f"[dim]networks: {escape(', '.join(event.networks))}[/dim]")
                 self._print(2, event.advice)
+            case NetworksScreened():
+                kept = ", ".join(f"{name} {_number(score)}" for name, score in event.scores.items())
+                text = f"kept {len(event.scores)} of {event.num_networks} networks by short probes: {kept}"
+                text = text if event.scores else "no short probe was complete, so no network was dropped by its score"
+                self._print(2, f"{escape(text)}  [dim]{_seconds(event.seconds)}[/dim]")
+                for name, reason in event.left_out.items():
+                    self._print(3, f"[dim]{escape(f'{name} was not probed: {reason}')}[/dim]")
             case Progressed():
                 self._bar(event.what, event.what, event.done, event.total)
             case DataReady():
@@ -115,7 +124,7 @@ class ProgressDisplay:
                 self._best[trial.number] = trial.best_report
         if self._best:
             best = max(self._best.values(), key=lambda report: report.score)
-            num = "1 trial" if len(trials) == 1 else f"{len(trials)} trials"
+            num = count_of(len(trials), "trial")
             self._print(2, f"resuming after {num}, the best of which has {self._score(best)}")
 
     def _score(self, event: EpochDone) -> str:

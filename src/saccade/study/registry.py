@@ -15,15 +15,13 @@ T = TypeVar("T")
 
 
 class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
-    """The classes of one seam by name, or functions that return an instance.
+    """The classes of one seam by name, or functions that return an instance; case does not matter in names.
 
-    `kind` is the name of the seam (``"searcher"``), `base` the base class of all instances, and `builtin` has the
-    classes of Saccade. A package adds a name by an entry point in the group ``saccade.<kind>s``::
+    `kind` is the name of the seam (``"searcher"``), `base` the base class of all instances, `builtin` has Saccade's
+    classes, which take precedence. A package adds a name by an entry point in the group ``saccade.<kind>s``::
 
         [project.entry-points."saccade.searchers"]
         mine = "my_package:MySearcher"
-
-    Case does not matter in names; those of Saccade take precedence.
     """
 
     def __init__(self, kind: str, base: type[T], builtin: Mapping[str, Callable[..., T]]) -> None:
@@ -66,9 +64,8 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
     ) -> T:
         """Return an instance: the given one, or a new one of the class of that name.
 
-        `options` are keyword arguments that the user gave; their names are checked. `arguments` are further ones.
-        Raises an UnknownNameError if `given` is neither a known name nor an instance of `base`, and a
-        HyperparameterError if the class has no such option, or if an instance is given together with options.
+        `options` are keyword arguments that the user gave, which an instance must not have; `arguments` are further
+        ones. Raises an UnknownNameError, or a HyperparameterError for options.
         """
         options, arguments = options or {}, arguments or {}
         if isinstance(given, self.base):

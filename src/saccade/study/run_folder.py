@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from saccade.errors import DataError, RunInUseError, SaccadeError
 from saccade.events import Event, JobDone, JobFailed
-from saccade.study.json_values import LostObjectError
+from saccade.study.event_log import LostObjectError
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import replace_durably
 
@@ -21,10 +21,9 @@ LOCK, STARTING = ".lock", ".starting"
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Make a run folder and lock it against other runs; take the lock before anything in the folder is read.
+    """Make a run folder and lock it; take the lock before anything in the folder is read.
 
-    The operating system releases the lock if the process is killed. A RunInUseError is raised if another run uses the
-    folder, in another process or in this one.
+    The operating system releases the lock of a killed process. A RunInUseError is raised if another run has the folder.
     """
     import filelock  # slow to import
 
@@ -80,10 +79,9 @@ def is_vacant(folder: Path) -> bool:
 
 
 def write_json_atomically(path: Path, record: Mapping[str, Any]) -> None:
-    """Write a JSON file in one step: after a kill, or a power failure, there is the old file or the new one.
+    """Write a JSON file in one step, beside the old one: after a kill there is the old file or the new one.
 
-    The new file is written beside the old one, so that the folder may be a mount point. Objects without a JSON form
-    are written as their `repr`.
+    Objects without a JSON form are written as their `repr`.
     """
     part = path.with_name(f"{path.name}.part")
     with part.open("w", encoding="utf-8") as file:
@@ -96,9 +94,8 @@ class CheckpointKeeper(ABC):
     """A listener of a study that removes the files of trials as soon as they are not needed.
 
     A running or paused trial keeps the files from which it can continue, and those of its best epoch. Trials that have
-    completed or stopped form groups. The best trial of each of the best `num_groups` groups keeps the files of its best
-    epoch; a running trial with a higher score does not change that, because it may fail. All others keep nothing.
-    Subclasses define the groups, and remove the files. The study appends to `trials`.
+    completed or stopped form groups: the best trial of each of the best `num_groups` groups keeps the files of its best
+    epoch, all others nothing. A running trial with a higher score does not change that, because it may fail.
     """
 
     def __init__(self, trials: Sequence[Trial], num_groups: float) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
-from saccade.errors import ExhaustedSearchSpaceError
+from saccade.errors import ExhaustedSearchSpaceError, count_of
 from saccade.events import (
     CV_SCORE,
     EpochDone,
@@ -25,17 +25,15 @@ from saccade.events import (
     WorkerJoined,
 )
 from saccade.space import canonical_key
-from saccade.space.constants import copied
-from saccade.study.budget import Budget, Reserve
+from saccade.space.base import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import (
     NO_REPORT,
-    NUM_FAILURES,
-    NUM_RETRIES,
     Action,
+    Budget,
     Cause,
     Fact,
-    Standings,
+    Reserve,
     StudyRecord,
     all_failed,
     cause_of,
@@ -48,8 +46,6 @@ if TYPE_CHECKING:
     from saccade.executor import Executor
     from saccade.scheduler.base import Scheduler
     from saccade.searcher.base import Searcher
-
-__all__ = ["NUM_FAILURES", "NUM_RETRIES", "Study"]
 
 GRACE_S, GRACE_PART = 2.0, 0.02
 """Seconds, or the part of the limit, for which a job may still run after its time is up; then it is cancelled."""
@@ -68,9 +64,9 @@ class Retry:
 class Study:
     """One search, from the first configuration to the last report.
 
-    If the event log has events already, the study resumes where the process that wrote them ended. All earlier reports
-    are passed to searcher and scheduler in their order. Trials that were running are trained first, from their last
-    checkpoints; no epoch before these is trained again. `saccade.study.life` has the table of what happens to trials.
+    If the event log has events, the study resumes: searcher and scheduler receive all earlier reports in their order,
+    and trials that were running are trained first, from their last checkpoints. `saccade.study.life` has the table of
+    what happens to trials.
     """
 
     def __init__(
@@ -102,7 +98,6 @@ class Study:
         self.log, self.listeners = log, list(listeners)
         self.is_exhausted = False  # whether the searcher has no more configurations
         self._record = StudyRecord(files)
-        self._standings = Standings(self._record.trials)
         self._good_enough: set[int] = set()  # trials that have reached max_score
         self._retries: deque[Retry] = deque()  # before the scheduler's jobs
         self._has_started = False
@@ -132,7 +127,7 @@ class Study:
     @property
     def best_trial(self) -> Trial | None:
         """The trial with the highest score that did not fail, the earliest among equals; None without one."""
-        return self._standings.best
+        return self._record.best_trial
 
     def has_time_for(self, trial: Trial) -> bool:
         """Return whether the trial can report one more epoch before the deadline and its own time limit."""
@@ -141,8 +136,8 @@ class Study:
     def run(self) -> None:
         """Search until the trials, the time or the space are used up, or until a score is good enough.
 
-        The search also ends if its first `NUM_FAILURES` trials all fail for the same reason. If no trial has a score, a
-        SearchFailedError is raised with the reasons.
+        If no trial has a score at the end, a SearchFailedError has the reasons. The search also ends if its first
+        `NUM_FAILURES` trials all fail for the same reason.
         """
         self.scheduler.on_start(self)
         if self._has_earlier_trials:
@@ -156,7 +151,7 @@ class Study:
         while self._retries:
             self._drop_retry(self._retries.popleft())
         if self.trials and self.best_trial is None:
-            is_given_up = self._standings.is_hopeless and len(self.trials) < self.num_trials
+            is_given_up = self._record.is_hopeless and len(self.trials) < self.num_trials
             raise all_failed(self.trials, is_given_up=is_given_up)
 
     def _seconds_until_cancelled(self) -> dict[int, float]:
@@ -176,7 +171,7 @@ class Study:
         """Create a trial with the searcher's next configuration; None if there may be no more trials."""
         if len(self.trials) >= self.num_trials or self.is_exhausted:
             return None
-        if self._standings.is_hopeless or not self.budget.has_time_for_a_trial():
+        if self._record.is_hopeless or not self.budget.has_time_for_a_trial():
             return None
         try:
             self.searcher.seconds_left = self.seconds_left
@@ -188,8 +183,8 @@ class Study:
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
-                num = len(self.trials)
-                self._happened(Warned(f"{exhausted} The search ends after {num} {'trial' if num == 1 else 'trials'}."))
+                num = count_of(len(self.trials), "trial")
+                self._happened(Warned(f"{exhausted} The search ends after {num}."))
             return None
         created = TrialCreated(len(self.trials), config)
         self._apply(created)
@@ -345,7 +340,6 @@ class Study:
             case EpochDone():
                 trial = self.trials[event.trial]
                 self.budget.learn(trial)
-                self._standings.scored(trial)
                 if trial.best_report is not None and trial.best_report.score >= self.max_score:
                     self._good_enough.add(trial.number)
                 if is_new:
@@ -358,7 +352,6 @@ class Study:
                 trial = self.trials[event.trial]
                 has_failed = trial.status is Status.FAILED
                 if has_failed:
-                    self._standings.failed(trial)
                     self._good_enough.discard(trial.number)
                 self.scheduler.on_job_end(trial)
                 is_complete = trial.status is Status.COMPLETED

@@ -14,7 +14,7 @@ from typing import Any
 
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import EpochDone, Event, Listener, RunStarted, TrialCreated
-from saccade.study.json_values import to_json_value
+from saccade.study.event_log import to_json_value
 from saccade.study.registry import Registry
 
 
@@ -95,11 +95,7 @@ Callback = str | Tracker | Callable[[Event], object]
 
 
 def check_callbacks(callbacks: Any) -> list[Callback]:
-    """Return the callbacks as a list.
-
-    Raises a HyperparameterError if the argument is not a list, or if an element is a class or something else, and an
-    UnknownNameError if there is no tracker of a name.
-    """
+    """Return the callbacks as a list; raise a HyperparameterError or an UnknownNameError for invalid ones."""
     if callbacks is None:
         return []
     if isinstance(callbacks, str) or not isinstance(callbacks, Sequence):

@@ -136,7 +136,10 @@ class LocalTrialFiles(TrialFiles):
         write(part)
         if part.is_dir() or (folder / name).is_dir():  # a rename replaces files by files only
             _remove(folder / name)
-        replace_durably(part, folder / name)
+        if kind == CONFIG:  # the event log has the configuration as well, so a trial need not wait for the disk
+            part.replace(folder / name)
+        else:
+            replace_durably(part, folder / name)
         return name
 
     def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:

@@ -33,16 +33,6 @@ class Problem(ABC):
     """A prediction task: which labels exist, and what the outputs of a network mean.
 
     Use `Problem.of` to create one from labels.
-
-    Examples
-    --------
-    >>> from saccade.tasks.problem import Problem
-    >>> problem = Problem.of(["cat", "dog", "cat"])
-    >>> problem.type, problem.encode(["dog", "cat"]).tolist()
-    ('binary', [1, 0])
-    >>> problem = Problem.of([["cat", "dog"], ["cow"], []])
-    >>> problem.type, problem.encode([["cow", "cat"]]).tolist()
-    ('multilabel', [[1.0, 1.0, 0.0]])
     """
 
     type: ClassVar[ProblemType]
@@ -237,8 +227,8 @@ class Problem(ABC):
     def loss_terms(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return the part of predictions that the loss depends on, float64 of shape (num_images, k).
 
-        That is the probability of the true class, the probability of the true state of each label, or the
-        standardised error. The terms of a weighted mean of predictions are the weighted mean of their terms.
+        The probability of the true class, or of the true state of each label, or the standardised error. The terms of a
+        weighted mean of predictions are the weighted mean of their terms.
         """
 
     def term_losses(self, terms: np.ndarray) -> np.ndarray:
@@ -249,9 +239,10 @@ class Problem(ABC):
         """Return the log-loss of each image, or the squared standardised error, of shape (num_images,)."""
         return self.term_losses(self.loss_terms(predictions, targets))
 
-    @abstractmethod
     def are_right(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return whether the predicted label, or all labels of an image, are right: bool of shape (num_images,)."""
+        same = np.asarray(self.predicted_labels(predictions) == self.true_labels(targets))
+        return np.asarray(same.all(1)) if same.ndim > 1 else same
 
     # Calibration, thresholds, conformal sets
 
@@ -283,8 +274,7 @@ class Problem(ABC):
     def conformity(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
         """Return how well targets conform to predictions, (num_images,): for conformal prediction; higher is better.
 
-        The probability of the true class; for regression the negative distance in the units of the labels; empty for
-        multilabel problems.
+        The probability of the true class, the negative distance in units of the labels; empty for multilabel problems.
         """
         return self.loss_terms(predictions, targets)[:, 0]
 

@@ -9,19 +9,15 @@ from typing import Any
 
 import pandas as pd
 
+from saccade.data.classes import are_numbers_of_classes
 from saccade.data.examples import Examples
-from saccade.data.table import are_numbers_of_classes
 from saccade.errors import DataError
 from saccade.tasks.labels import Label, some
 from saccade.tasks.problem import Problem
 
 
 def names_of_classes(classes: Sequence[Label], class_names: Sequence[str] | None) -> list[str]:
-    """Return the name of each class: class numbers are looked up in `class_names`, other labels are taken as text.
-
-    >>> names_of_classes([0, 2], ["ant", "bee", "cow"]), names_of_classes([5.0, 7.5], None)
-    (['ant', 'cow'], ['5.0', '7.5'])
-    """
+    """Return the name of each class: class numbers are looked up in `class_names`, other labels are taken as text."""
     if class_names and all(isinstance(label, int) for label in classes):
         return [class_names[int(label)] for label in classes]
     return [str(label) for label in classes]
@@ -32,12 +28,10 @@ def match_classes(
 ) -> Examples:
     """Return examples whose labels are those of `problem`; nothing is matched unless each image has exactly one class.
 
-    Class numbers of a data set with names are matched by these names, since each data set numbers its classes
-    differently. Other labels are matched by their value, else as text: the folder ``3`` is the number 3 of a table.
-    `class_names` are those of `problem`, if its classes are numbers with names.
-
-    Raises a DataError if `examples` have a class that is not in `problem`; the message lists the differences, and calls
-    the examples `what`, and the owner of the expected classes `whose`.
+    Class numbers with names are matched by the names, since each data set numbers its classes differently; other labels
+    by value, else as text: the folder ``3`` is the number 3 of a table. `class_names` are the names of `problem`'s
+    numbers. Raises a DataError for classes that `problem` lacks; it calls the examples `what`, the owner of the classes
+    `whose`.
     """
     labels, names = examples.labels, examples.class_names
     if labels is None or isinstance(labels, pd.DataFrame) or not problem.has_one_class:
@@ -88,13 +82,6 @@ def widened(
     """Return a problem that has the classes of further images as well, matched by name, and the names of its numbers.
 
     Raises a DataError if the classes are numbers without names, and the images have a class that is not a number.
-
-    Examples
-    --------
-    >>> further = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series([0, 1]), ["ant", "dog"])
-    >>> problem, names = widened(Problem.of([0, 1]), ["cat", "dog"], further)
-    >>> problem.classes, names
-    ((0, 1, 2), ['cat', 'dog', 'ant'])
     """
     names = None if class_names is None else list(class_names)
     labels = examples.labels

@@ -43,6 +43,8 @@ class Metric:
     def __call__(self, targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
         """Return the value; NaN if a prediction is not finite.
 
+        Raises a DataError, with the reason, if the metric is not defined on these images, or its function fails.
+
         Parameters
         ----------
         targets : ndarray, shape (num_images,) or (num_images, num_classes)
@@ -51,11 +53,6 @@ class Metric:
             From `Problem.activate`.
         problem : Problem
             The problem of both.
-
-        Raises
-        ------
-        DataError
-            If the metric is not defined on these images, or its function fails; the message contains the reason.
         """
         if not len(targets):
             raise DataError(f"no images to compute {self.name} on")
@@ -125,6 +122,17 @@ def _squared_errors(targets: np.ndarray, predictions: np.ndarray, problem: Probl
     return _absolute_errors(targets, predictions, problem) ** 2
 
 
+def _pearsonr(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:  # noqa: ARG001
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN if all numbers are equal, which is an error
+        return float(np.corrcoef(targets.astype(np.float64), predictions[:, 0])[0, 1])
+
+
+def _spearmanr(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
+    import pandas as pd  # lazily, as it is slow to import
+
+    return _pearsonr(pd.Series(targets).rank().to_numpy(), pd.DataFrame(predictions).rank().to_numpy(), problem)
+
+
 @dataclass(frozen=True)
 class BuiltIn:
     """A metric without scikit-learn, with the problems that it is defined for."""
@@ -143,6 +151,8 @@ BUILT_IN = (
     BuiltIn(Metric("subset_accuracy", MeanOver(_are_right)), Multilabel, "always"),
     BuiltIn(Metric("rmse", MeanOver(_squared_errors, is_root=True), greater_is_better=False), Regression, "always"),
     BuiltIn(Metric("mae", MeanOver(_absolute_errors), greater_is_better=False), Regression, "detailed"),
+    BuiltIn(Metric("pearsonr", _pearsonr), Regression),
+    BuiltIn(Metric("spearmanr", _spearmanr), Regression),
     BuiltIn(Metric("log_loss", MeanOver(_log_losses), greater_is_better=False), Classification, "detailed"),
     BuiltIn(Metric("accuracy", MeanOver(_are_right)), Classification),
     BuiltIn(Metric("neg_log_loss", MeanOver(_log_losses, sign=-1)), Classification),
@@ -176,6 +186,9 @@ def summary_metrics(targets: np.ndarray, predictions: np.ndarray, problem: Probl
 def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
     """Create the metric that evaluates predictions.
 
+    Raises an UnknownNameError with suggestions for an unknown metric, or one that is not defined for the problem, and a
+    HyperparameterError for other values.
+
     Parameters
     ----------
     eval_metric : str, callable or None
@@ -183,8 +196,8 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
           of .5 on) for multilabel ones, ``rmse`` for regression.
         - The name of a metric: of ``sklearn.metrics.get_scorer_names()``, in scikit-learn's sense (``neg_log_loss``
           is negative, greater is better); the same without ``neg_`` (``log_loss``, ``mean_absolute_error``: positive,
-          less is better); or short: ``acc``, ``mcc``, ``quadratic_kappa``, ``rmse``, ``mse``, ``mae``, ``mape``. In
-          binary problems the positive class is the second one of the sorted labels.
+          less is better); or short: ``acc``, ``mcc``, ``quadratic_kappa``, ``rmse``, ``mse``, ``mae``, ``mape``,
+          ``pearsonr``, ``spearmanr``. In binary problems the positive class is the second one of the sorted labels.
         - A function ``f(y_true, y_pred) -> float`` of labels as they were given; for multilabel problems of 0 and 1, of
           shape (num_images, num_classes). Greater is better, but for functions of `sklearn.metrics` that are called
           ``…_loss``, ``…_error`` or ``…_deviance``.
@@ -193,13 +206,6 @@ def make_metric(eval_metric: EvalMetric, problem: Problem) -> Metric:
           as they were given.
     problem : Problem
         The problem of the predictions.
-
-    Raises
-    ------
-    UnknownNameError
-        If there is no metric of that name, or it is not defined for the problem; the message suggests others.
-    HyperparameterError
-        If `eval_metric` is something else.
 
     Examples
     --------

@@ -21,16 +21,14 @@ except ImportError as error:
     raise ImportError("saccade.testing requires pytest and hypothesis: pip install pytest hypothesis") from error
 
 # Before these modules are imported: pytest then shows the values in their failed assertions.
-_CONTRACTS = ("executor", "scheduler", "searcher", "tracker", "trainable", "trial_files")
-pytest.register_assert_rewrite(*(f"{__name__}.{kind}_contract" for kind in _CONTRACTS))
+_CONTRACTS = ("executor_contract", "scheduler_contract", "searcher_contract", "trial_contracts")
+pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS))
 
 from saccade.testing.executor_contract import ExecutorContract  # noqa: E402
 from saccade.testing.scheduler_contract import SchedulerContract  # noqa: E402
 from saccade.testing.searcher_contract import LearningSearcherContract, SearcherContract  # noqa: E402
 from saccade.testing.simulated_executor import SimulatedExecutor  # noqa: E402
-from saccade.testing.tracker_contract import TrackerContract  # noqa: E402
-from saccade.testing.trainable_contract import TrainableContract  # noqa: E402
-from saccade.testing.trial_files_contract import TrialFilesContract  # noqa: E402
+from saccade.testing.trial_contracts import TrackerContract, TrainableContract, TrialFilesContract  # noqa: E402
 
 __all__ = [
     "ExecutorContract",

@@ -17,7 +17,6 @@ import signal
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -151,48 +150,49 @@ class ExecutorContract:
         """Return a new executor."""
         raise NotImplementedError
 
-    def test_all_workers_are_free_at_first(self) -> None:
-        with self.make(Counting()) as executor:
-            assert isinstance(executor, Executor)
-            assert executor.num_free == executor.num_workers >= 1
-            executor.run(lambda event: pytest.fail("an event without a job"))
-
-    def test_events_come_in_order_and_the_end_last(self) -> None:
-        with self.make(Counting()) as executor:
-            done = run_all(executor, {"num_epochs": 3})
-        assert done.events == [
-            *(EpochDone(0, epoch, epoch / 10, metrics={"num_jobs": 1}) for epoch in (1, 2, 3)),
-            JobDone(0, "completed", ""),
-        ]
-
     def test_a_worker_is_busy_until_its_job_has_ended(self) -> None:
         with self.make(Counting()) as executor:
+            assert isinstance(executor, Executor)
+            num = executor.num_workers
+            assert executor.num_free == num >= 1
+            executor.run(lambda event: pytest.fail("an event without a job"))
+            assert not executor.cancel(0)  # no such job
             num_free = []
 
             def handle(event: Event) -> Decision:
                 num_free.append(executor.num_free)
                 return Decision.CONTINUE
 
-            assert not executor.cancel(0)  # no such job
             executor.submit(Job(0, {"num_epochs": 2}))
-            assert executor.num_free == executor.num_workers - 1
+            assert executor.num_free == num - 1
             executor.run(handle)
-            num = executor.num_workers
             assert num_free == [num - 1, num - 1, num]
             assert executor.num_free == num
             assert not executor.cancel(0)
 
-    def test_workers_run_many_jobs(self) -> None:
+    def test_workers_run_many_jobs_and_send_events_in_order_to_the_calling_thread(self) -> None:
         with self.make(Counting()) as executor:
             num_jobs = 3 * executor.num_workers
-            done = run_all(executor, *({"num_epochs": 2} for _ in range(num_jobs)))
-        by_worker: dict[float, int] = defaultdict(int)
+            recorder = Recorder(executor, [Job(trial, {"num_epochs": 3}) for trial in range(num_jobs)])
+            threads, inside = set(), threading.Semaphore(1)
+
+            def handle(event: Event) -> Decision:
+                assert inside.acquire(blocking=False)
+                threads.add(threading.get_ident())
+                time.sleep(0.001)
+                inside.release()
+                return recorder(event)
+
+            executor.run(handle)
+        assert threads == {threading.get_ident()}
+        jobs_of_worker = []
         for trial in range(num_jobs):
-            *reports, end = done.of_trial(trial)
-            assert [report.epoch for report in reports] == [1, 2]
-            assert end == JobDone(trial)
-            by_worker[reports[0].metrics["num_jobs"]] += 1
-        assert max(by_worker) >= 3
+            *reports, end = recorder.of_trial(trial)
+            jobs_of_worker.append(reports[0].metrics["num_jobs"])
+            metrics = {"num_jobs": jobs_of_worker[-1]}
+            assert reports == [EpochDone(trial, epoch, epoch / 10, metrics=metrics) for epoch in (1, 2, 3)]
+            assert end == JobDone(trial, "completed", "")
+        assert max(jobs_of_worker) >= 3
 
     def test_a_job_arrives_unchanged(self) -> None:
         config = {"a": [1, 2.5, None, True, "ä\n\ud800"], "b": {"c": [{}]}, "large": "x" * 3_000_000}
@@ -206,13 +206,21 @@ class ExecutorContract:
         assert 60 < report.metrics["seconds_left"] <= 99.0
         assert unlimited.metrics["seconds_left"] == math.inf
 
-    def test_decisions_end_a_trial(self) -> None:
+    def test_decisions_end_the_trial_that_reported(self) -> None:
+        def handle(event: Event) -> Decision:
+            recorder(event)
+            if not isinstance(event, EpochDone) or event.epoch <= event.trial:
+                return Decision.CONTINUE
+            return Decision.PAUSE if event.trial % 2 else Decision.STOP
+
         with self.make(Counting()) as executor:
-            stopped = run_all(executor, {"num_epochs": 5}, decisions=[Decision.CONTINUE, Decision.STOP])
-            paused = run_all(executor, {"num_epochs": 5}, decisions=[*[Decision.CONTINUE] * 2, Decision.PAUSE])
+            recorder = Recorder(executor, [Job(trial, {"num_epochs": 9}) for trial in range(8)])
+            executor.run(handle)
             early = run_all(executor, {"reason": "no better for 5 epochs"})
-        assert [len(stopped.events), stopped.events[-1]] == [3, JobDone(0, "stopped", "as decided")]
-        assert [len(paused.events), paused.events[-1]] == [4, JobDone(0, "paused", "as decided")]
+        for trial in range(8):
+            *reports, end = recorder.of_trial(trial)
+            assert [report.epoch for report in reports] == list(range(1, trial + 2))
+            assert end == JobDone(trial, "paused" if trial % 2 else "stopped", "as decided")
         assert early.events[-1] == JobDone(0, "stopped", "no better for 5 epochs")
 
     def test_a_failure_has_a_reason_and_a_traceback_and_the_next_job_runs(self) -> None:
@@ -259,36 +267,6 @@ class ExecutorContract:
             done = run_all(executor, *({"folder": str(tmp_path), "num": num} for _ in range(num)))
         assert [event for event in done.events if isinstance(event, JobFailed)] == []
         assert all(isinstance(event, EpochDone) for event in done.events[:num])
-
-    def test_decisions_reach_the_trial_that_reported(self) -> None:
-        with self.make(Counting()) as executor:
-            recorder = Recorder(executor, [Job(trial, {"num_epochs": 9}) for trial in range(8)])
-
-            def handle(event: Event) -> Decision:
-                recorder(event)
-                is_last = isinstance(event, EpochDone) and event.epoch == event.trial + 1
-                return Decision.STOP if is_last else Decision.CONTINUE
-
-            executor.run(handle)
-        for trial in range(8):
-            *reports, end = recorder.of_trial(trial)
-            assert [report.epoch for report in reports] == list(range(1, trial + 2))
-            assert end == JobDone(trial, "stopped", "as decided")
-
-    def test_events_come_one_at_a_time_in_the_calling_thread(self) -> None:
-        with self.make(Counting()) as executor:
-            recorder = Recorder(executor, [Job(trial, {"num_epochs": 5}) for trial in range(2 * executor.num_workers)])
-            seen, inside = set(), threading.Semaphore(1)
-
-            def handle(event: Event) -> Decision:
-                assert inside.acquire(blocking=False)
-                seen.add(threading.get_ident())
-                time.sleep(0.001)
-                inside.release()
-                return recorder(event)
-
-            executor.run(handle)
-        assert seen == {threading.get_ident()}
 
     def test_a_job_that_hangs_is_cancelled_after_the_timeout(self, tmp_path: Path) -> None:
         if not self.can_cancel:

@@ -12,7 +12,7 @@ The tests run whole studies with it, on simulated workers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import pytest
@@ -64,9 +64,6 @@ class SchedulerContract:
             if trial.status is not Status.FAILED:
                 assert (trial.status is Status.COMPLETED) == (trial.num_epochs == NUM_EPOCHS)
         return study, executor
-
-    def test_it_is_a_scheduler(self) -> None:
-        assert isinstance(self.make(), Scheduler)
 
     @given(num_workers=st.integers(1, 4), num_trials=st.integers(2, 40), seed=st.integers(0, 2**32 - 1))
     @INHERITED
@@ -134,13 +131,12 @@ class SchedulerContract:
     def test_a_killed_run_resumes_without_repeated_epochs(self, num_workers: int) -> None:
         log = MemoryLog()
         self.run(num_workers, num_trials=25, log=log)
-        events = log.events
-        for num in range(1, len(events), 5):
-            killed = MemoryLog(events[:num])
+        for num in range(1, len(log), 5):
+            killed = MemoryLog(log[:num])
             study, executor = self.run(num_workers, num_trials=25, log=killed)
             assert len(study.trials) == 25
             assert all(trial.status is not Status.RUNNING for trial in study.trials)
-            before = [(event.trial, event.epoch) for event in events[:num] if isinstance(event, EpochDone)]
+            before = [(event.trial, event.epoch) for event in log[:num] if isinstance(event, EpochDone)]
             for trial in study.trials:
                 trained = [epoch for number, epoch in before + executor.trained if number == trial.number]
                 # A trial that fails after a checkpoint was loaded restarts, because the checkpoint may be the cause.
@@ -149,7 +145,7 @@ class SchedulerContract:
     def test_a_finished_run_has_no_jobs_when_resumed(self) -> None:
         log = MemoryLog()
         study, _ = self.run(2, num_trials=20, log=log)
-        again, executor = self.run(2, num_trials=20, log=MemoryLog(log.events))
+        again, executor = self.run(2, num_trials=20, log=MemoryLog(log))
         assert executor.jobs == []
         assert again.trials == study.trials
 
@@ -167,7 +163,7 @@ class SchedulerContract:
             study, _ = self.run(num_workers, num_trials=20, time_limit_s=time_limit_s, log=log)
             ended = {trial.number for trial in study.trials if trial.note == "time limit"}
             assert {study.trials[number].status for number in ended} <= {Status.PAUSED}
-            log = MemoryLog(log.events)
+            log = MemoryLog(log)
             again, executor = self.run(num_workers, num_trials=20, time_limit_s=500, log=log)
             if self.resumes_first:
                 assert {job.trial for job in executor.jobs[: len(ended)]} == ended
@@ -179,19 +175,15 @@ class SchedulerContract:
             num_ended += len(ended)
         assert num_ended > 1
 
-    def test_reports_are_answered_with_a_decision(self) -> None:
-        state = OneTrial()
-        scheduler = self.make()
+    def test_it_has_jobs_and_answers_reports(self) -> None:
+        state, scheduler = OneTrial(), self.make()
+        assert isinstance(scheduler, Scheduler)
         job = scheduler.next_job(state)
         assert isinstance(job, Job)
         assert (job.trial, job.config) == (0, {"x": 0.5})
         assert isinstance(scheduler.on_report(EpochDone(0, 1, 0.5, 1.0)), Decision)
-
-    def test_there_is_no_job_when_no_trial_can_start(self) -> None:
-        state = OneTrial()
-        state.new_trial()
         state.trials[0].status = Status.FAILED
-        assert self.make().next_job(state) is None
+        assert self.make().next_job(state) is None  # no trial can start
 
 
 class WatchedExecutor(SimulatedExecutor):
@@ -222,17 +214,10 @@ class WatchedExecutor(SimulatedExecutor):
         super().submit(job)
 
 
-class MemoryLog:
+class MemoryLog(list[Event]):
     """The event log of a study, in memory."""
 
-    def __init__(self, events: list[Event] | None = None) -> None:
-        self.events = list(events or ())
-
-    def __iter__(self) -> Iterator[Event]:
-        return iter(list(self.events))
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
+    __call__ = list.append
 
 
 class OneTrial:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,12 @@ from saccade.study.trial import Decision, Job
 
 
 class SimulatedExecutor(Executor):
-    """Replays learning curves.
+    """Replays learning curves on `num_workers` simulated workers.
 
     Parameters
     ----------
     curve
         Returns the scores of a configuration's epochs; an exception fails the trial.
-    num_workers
-        Number of jobs that run at once.
     epoch_s
         Seconds of an epoch: a number, or a function of the configuration.
     is_lost
@@ -65,7 +64,8 @@ class SimulatedExecutor(Executor):
         assert self.num_free > 0
         self.jobs.append(job)
         epoch_s = self._epoch_s(job.config) if callable(self._epoch_s) else self._epoch_s
-        self._running.append(_Running(job, epoch_s, self.now_s))
+        epoch = 0 if job.checkpoint is None else int(Path(job.checkpoint).name)
+        self._running.append(_Running(job, epoch_s, self.now_s, self.now_s + epoch_s, epoch))
 
     def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
         end_s = self.now_s + timeout_s
@@ -118,9 +118,11 @@ class SimulatedExecutor(Executor):
         return str(epoch)
 
 
+@dataclass
 class _Running:
-    def __init__(self, job: Job, epoch_s: float, now_s: float) -> None:
-        self.job, self.epoch_s = job, epoch_s
-        self.start_s, self.next_s = now_s, now_s + epoch_s
-        self.cancelled: str | None = None
-        self.epoch = 0 if job.checkpoint is None else int(Path(job.checkpoint).name)
+    job: Job
+    epoch_s: float
+    start_s: float
+    next_s: float  # when the epoch ends
+    epoch: int
+    cancelled: str | None = None  # the reason

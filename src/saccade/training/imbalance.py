@@ -28,9 +28,8 @@ def class_weights(
 ) -> np.ndarray | None:
     """Return class weights for `Problem.loss`, float32 of shape (num_classes,); None without `spec`.
 
-    ``balanced`` is the inverse of the number of images, as in scikit-learn; a mapping gives weights by label, 1 for
-    others. Their mean over the training images is 1, so that the best learning rate stays the same. For multilabel
-    problems it is the weight of positive against negative.
+    ``balanced`` is the inverse of the number of images, a mapping gives weights by label, 1 for others. Their mean over
+    the training images is 1, so that the best learning rate stays the same. Multilabel: of positive against negative.
     """
     if spec is None:
         return None
@@ -78,9 +77,8 @@ def class_priors(
 ) -> np.ndarray | None:
     """Return the class priors of training: class frequencies, weighted as in the loss, float64 of shape (num_classes,).
 
-    They sum to 1, and none is 0: a class without images (in a warm start) has the mean, so that the prior makes it
-    neither more nor less probable. None for problems without exactly one class per image. Balanced sampling makes them
-    equal.
+    They sum to 1; a class without images (in a warm start) has the mean. Balanced sampling makes them equal. None for
+    problems without exactly one class per image.
     """
     if not problem.has_one_class:
         return None
@@ -98,8 +96,7 @@ def class_priors(
 def sample_weights(column: Sequence[Any] | np.ndarray | pd.Series) -> np.ndarray:
     """Return sample weights for `Problem.loss` from a column with one weight, 0 or more, per training image.
 
-    Their mean is 1, so that the best learning rate stays the same. Raises a DataError if weights are missing, negative,
-    infinite, not numbers, or all 0.
+    Their mean is 1, so that the best learning rate stays the same. Raises a DataError for invalid weights, or all 0.
     """
     try:
         weights = pd.Series(column).astype("Float64").to_numpy(np.float64, na_value=np.nan)

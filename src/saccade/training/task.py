@@ -57,4 +57,4 @@ class ImageTask:
     is_holdout: bool = False  # the validation images were split off the training images, not given by the user
     class_names: list[str] | None = None  # of integer labels, which class weights may use
     num_val_seen: int = 0  # validation images that the network in `start` was fitted to
-    costs: Sequence[str] = ()  # in every report, among latency_ms, num_params and num_bytes
+    costs: Sequence[str] = ()  # in every report, as in `saccade.study.objectives.COSTS`; ``image_ms`` always is

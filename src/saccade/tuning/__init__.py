@@ -5,8 +5,7 @@ from __future__ import annotations
 from saccade.errors import missing_attributes
 from saccade.study.function import FunctionReporter
 from saccade.tuning.result import TrialResult, TuneResult
-from saccade.tuning.search import TuningInterrupted
-from saccade.tuning.tuner import tune
+from saccade.tuning.tuner import TuningInterrupted, tune
 
 __all__ = ["FunctionReporter", "TrialResult", "TuneResult", "TuningInterrupted", "tune"]
 

@@ -68,12 +68,13 @@ def read_about(folder: Path) -> dict[str, Any]:
     """Return ``metric``, ``mode`` and ``space`` of the search in a folder; without it, raise a HyperparameterError."""
     try:
         if (folder / ABOUT).exists() and not (folder / ABOUT).is_file():
-            raise OSError(f"{ABOUT} is not a regular file")
+            raise OSError("it is not a regular file")
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         _ = about["metric"], about["mode"], about["space"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise HyperparameterError(
-            f"{str(folder)!r} contains no search of saccade.tune ({type(error).__name__}: {error})"
+            f"{str(folder)!r} contains no search of saccade.tune: {ABOUT} is missing or damaged "
+            f"({type(error).__name__}: {str(error)[:100]}). Restore a copy, or choose another path"
         ) from error
     found: dict[str, Any] = about
     return found
@@ -86,8 +87,8 @@ def _text(value: Any) -> str:
 class FunctionCheckpointKeeper(CheckpointKeeper):
     """Removes the checkpoints of a function that are not needed, after each epoch.
 
-    A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued,
-    because the function may read it late. The best `NUM_BEST` trials that have ended keep that of their best epoch.
+    A running or paused trial keeps those of its best and its last epoch, and the one from which its job continued. The
+    best `NUM_BEST` trials that have ended keep that of their best epoch.
     """
 
     def __init__(self, trials: Sequence[Trial]) -> None:

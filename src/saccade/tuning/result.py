@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.errors import SearchFailedError
+from saccade.errors import SearchFailedError, count_of
 from saccade.space import Dict
-from saccade.space.constants import copied
+from saccade.space.base import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.trial import Status, Trial
@@ -110,19 +110,14 @@ class TuneResult:
     def load(cls, path: str | PathLike[str], space: Dict | Mapping[Any, Any] | None = None) -> TuneResult:
         """Return the result so far of the search in a folder; it may be running, or may have been interrupted.
 
+        Raises a HyperparameterError without a search in that folder, and a JournalError if its event log is invalid.
+
         Parameters
         ----------
         path
             The folder that was passed to `tune`.
         space
             The search space; only needed if configurations contain objects that have no JSON form.
-
-        Raises
-        ------
-        HyperparameterError
-            If there is no search in that folder.
-        JournalError
-            If its event log is invalid.
         """
         folder = Path(path).absolute()
         about = read_about(folder)
@@ -191,8 +186,7 @@ class TuneResult:
     def __repr__(self) -> str:
         ranked = self._ranked()
         best = f", best {self.metric} {ranked[0].score:.6g}" if ranked and _is_ranked(ranked[0]) else ""
-        num = len(self.trials)
-        return f"<TuneResult of {num} {'trial' if num == 1 else 'trials'}{best}>"
+        return f"<TuneResult of {count_of(len(self.trials), 'trial')}{best}>"
 
     def _ranked(self) -> list[TrialResult]:
         sign = 1.0 if self.mode == "min" else -1.0

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
+import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from saccade.checks import real_number, whole_number
 from saccade.deadline import Deadline
-from saccade.errors import HyperparameterError, UnknownNameError, explained_file_errors, suggesting_function
+from saccade.errors import HyperparameterError, UnknownNameError, count_of, explained_file_errors, suggesting_function
+from saccade.events import Event, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus, use_executor
 from saccade.global_state import preserved_global_state
 from saccade.scheduler import SCHEDULERS, make_scheduler
@@ -18,11 +23,15 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
-from saccade.study.function import FunctionTrainable
+from saccade.study.event_log import EventLog
+from saccade.study.function import FunctionTrainable, MissingScoreError
+from saccade.study.optuna_tracker import OptunaTracker
+from saccade.study.run_folder import locked
+from saccade.study.study import Study
 from saccade.study.trackers import Callback, check_callbacks, connected
-from saccade.tuning.calling import CalledFunction
+from saccade.study.trial_files import LocalTrialFiles
+from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, FunctionCheckpointKeeper, check_path, start_or_resume
 from saccade.tuning.result import TuneResult
-from saccade.tuning.search import Search
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -143,12 +152,8 @@ def tune(
 
     Raises
     ------
-    HyperparameterError
+    HyperparameterError, UnknownNameError, SpaceError
         If an argument is invalid, nothing would end the search, or the function does not report the metric.
-    UnknownNameError
-        If there is no such searcher, scheduler, option, mode or executor.
-    SpaceError
-        If the space is invalid.
     SearchFailedError
         If no trial has a score; the message has the reasons and the first traceback.
     JournalError
@@ -180,7 +185,7 @@ def tune(
     max_epochs = None if max_epochs is None else whole_number("max_epochs", max_epochs)
     if resume and path is None:
         raise HyperparameterError("resume=True continues the search in path, but path is None. Pass path=…")
-    called = CalledFunction(train_fn, metric)
+    trainable = FunctionTrainable(train_fn, metric, is_minimized=mode == "min", max_epochs=max_epochs)
     starts = {} if starting_configs is None else {"starting_configs": starting_configs}
     made_searcher = make_searcher(searcher, space, seed, **{**(searcher_options or {}), **starts})
     options = dict(scheduler_options or {})
@@ -202,8 +207,8 @@ def tune(
         target_score = real_number("target_score", target_score, finite, above=-math.inf, below=math.inf)
     made = _executor_of(executor, num_workers, num_trials)
     with use_executor(executor, made) as made_executor, connected(callbacks) as trackers:
-        made_executor.trainable = FunctionTrainable(called, metric, is_minimized=mode == "min", max_epochs=max_epochs)
-        search = Search(
+        made_executor.trainable = trainable
+        search = _Search(
             made_executor,
             made_searcher,
             made_scheduler,
@@ -224,9 +229,8 @@ def tune(
 def _executor_of(executor: str | Executor, num_workers: Any, num_trials: int | None) -> Executor:
     """Return the executor that calls the function; the caller sets its trainable.
 
-    ``"auto"`` with one worker is this process, also with a time limit: changes that the function makes to the caller's
-    variables are visible, it need not be pickled, and it can be debugged. More than one worker together with
-    ``"inline"`` or with an instance is a HyperparameterError.
+    ``"auto"`` with one worker is this process, also with a time limit: changes of the caller's variables are visible,
+    and the function need not be pickled and can be debugged.
     """
     executor = EXECUTORS.canonical(executor) if isinstance(executor, str) else executor
     num_workers = 1 if num_workers is None else whole_number("num_workers", num_workers)
@@ -246,3 +250,112 @@ def _executor_of(executor: str | Executor, num_workers: Any, num_trials: int | N
     is_crowded = num > num_usable_cpus()
     slots = [WorkerSlot(num_threads=1)] * num if is_crowded else local_slots(0, num_workers=num)
     return make_executor(executor, workers=slots, num_trials=num_trials)
+
+
+class TuningInterrupted(KeyboardInterrupt):
+    """Ctrl-C during `tune`; the attribute `result` is the TuneResult so far."""
+
+    def __init__(self, message: str, result: TuneResult) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The checked arguments of `tune`; see there. The executor has its trainable, and `path` is absolute."""
+
+    executor: Executor
+    searcher: Searcher
+    scheduler: Scheduler
+    metric: str
+    mode: str
+    num_trials: int | None
+    time_limit_s: float | None
+    trial_time_limit_s: float | None
+    target_score: float | None
+    path: Path | None
+    resume: bool
+    verbosity: int
+    trackers: Sequence[Listener] = ()
+
+    def run(self, deadline: Deadline) -> TuneResult:
+        """Run the search, without a path in a temporary folder that is removed together with the result."""
+        if self.path is not None:
+            space = self.searcher.space
+            check_path(self.path)
+            advice = "Then pass resume=True to continue."
+            with (
+                explained_file_errors(self.path, advice=advice),
+                locked(self.path),
+                EventLog(self.path / EVENTS, space) as log,
+            ):
+                is_resumed = start_or_resume(self.path, space, self.metric, self.mode, resume=self.resume)
+                deadline.limit_s -= log.seconds_used()
+                return self._search(self.path, deadline, log, is_resumed)
+        folder = Path(tempfile.mkdtemp(prefix="saccade_tune_"))
+        try:
+            result = self._search(folder, deadline, None, False)
+        except TuningInterrupted as interrupted:
+            interrupted.result.remove_at_end(folder)
+            raise
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        result.remove_at_end(folder)
+        return result
+
+    def _search(self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool) -> TuneResult:
+        from saccade.study.progress import ProgressDisplay  # slow to import
+
+        sign = -1.0 if self.mode == "min" else 1.0
+        with ProgressDisplay(self.verbosity, self.metric) as display, contextlib.ExitStack() as stack:
+            listeners: list[Listener] = [display, *self.trackers]
+
+            def notify(event: Event) -> None:
+                if log is not None:
+                    log(event)
+                for listener in listeners:
+                    listener(event)
+
+            study = Study(
+                self.executor,
+                self.searcher,
+                self.scheduler,
+                num_trials=self.num_trials,
+                deadline=deadline,
+                trial_time_limit_s=self.trial_time_limit_s,
+                max_score=None if self.target_score is None else sign * self.target_score,
+                files=LocalTrialFiles(folder / TRIALS),
+                log=log,
+                listeners=listeners,
+            )
+
+            def check_metric(event: Event) -> None:
+                """End a search whose function does not report the metric."""
+                name = f"{MissingScoreError.__name__}: "
+                if isinstance(event, JobFailed) and event.reason.startswith(name) and study.best_trial is None:
+                    raise MissingScoreError(event.reason.removeprefix(name))
+
+            study.listeners += [FunctionCheckpointKeeper(study.trials), check_metric]
+            display.recall(study.trials)
+            notify(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
+            if self.resume and not is_resumed:
+                notify(Warned(f"{self.path} contains no search to resume; a new search starts"))
+            if log is not None:
+                tracker = OptunaTracker(folder / JOURNAL, study.trials, self.searcher.space)
+                study.listeners.append(stack.enter_context(tracker))
+            try:
+                study.run()
+            except KeyboardInterrupt:
+                text = f"The search was interrupted after it had started {count_of(len(study.trials), 'trial')}."
+                if self.path is None:
+                    how = "This exception has their `result`."
+                else:
+                    path = str(self.path)
+                    how = f"Resume it: tune(…, path={path!r}, resume=True). Load its result: TuneResult.load({path!r})."
+                result = TuneResult.of(study.trials, self.metric, self.mode, self.path)
+                raise TuningInterrupted(f"{text} {how}", result) from None
+            best = study.best_trial
+            score = None if best is None or best.best_report is None else best.best_report.score
+            notify(RunFinished(None if best is None else best.number, score, deadline.elapsed_s()))
+            return TuneResult.of(study.trials, self.metric, self.mode, self.path)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from saccade.data import decoding
 from saccade.data.store.decoded_images import fingerprint
 
 BLACK = np.zeros((4, 6, 3), np.uint8)
@@ -42,6 +43,15 @@ def test_a_changed_file_has_another_fingerprint(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(b"longer")
     os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
     assert len({before, touched, fingerprint([path], "8|3")}) == 3
+
+
+def test_images_are_decoded_again_after_a_reader_was_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {fingerprint([tmp_path / "a.heic"], "8|3")}
+    monkeypatch.setenv("SACCADE_MAX_IMAGE_GB", "3")
+    names.add(fingerprint([tmp_path / "a.heic"], "8|3"))
+    monkeypatch.setattr(decoding, "_reader_versions", lambda: "pillow-heif 9")
+    names.add(fingerprint([tmp_path / "a.heic"], "8|3"))
+    assert len(names) == 3
 
 
 def test_a_file_that_was_swapped_for_one_of_the_same_size_and_time_has_another_fingerprint(tmp_path: Path) -> None:

@@ -6,15 +6,17 @@ import multiprocessing
 import operator
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -22,6 +24,13 @@ from saccade.data.decoding import read_image
 from saccade.data.store.store import ImageStore
 from saccade.data.store.stored_form import read_as_stored, stored_size
 from saccade.errors import DataError, HyperparameterError, ImageReadError
+
+
+@pytest.fixture(scope="module")
+def three_images(tmp_path_factory: pytest.TempPathFactory) -> ImageStore:
+    images = [noise(16, 16, number) for number in range(3)]
+    folder = tmp_path_factory.mktemp("stores") / "store"
+    return ImageStore.build([*images, b""], folder, shorter_side=8, pixel_range=(0.0, 0.5))
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -345,3 +354,27 @@ def test_an_image_whose_pixels_changed_is_never_returned_and_the_store_is_not_op
             each[1]
     with pytest.raises(DataError, match="no readable image store"):
         ImageStore.open(tmp_path / "store")
+
+
+@settings(max_examples=100)
+@given(
+    st.sampled_from(["pixels.bin", "index.npz", "store.json"]), st.floats(0, 1, exclude_max=True), st.integers(1, 255)
+)
+def test_a_changed_byte_gives_no_other_images(
+    three_images: ImageStore, name: str, place: float, difference: int
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(three_images.folder, f"{folder}/store"))
+        content = bytearray((copy / name).read_bytes())
+        content[int(place * len(content))] ^= difference
+        (copy / name).write_bytes(content)
+        try:
+            store = ImageStore.open(copy)
+            images = [store[number] for number in range(3)]
+        except DataError as error:
+            assert str(copy) in str(error)  # noqa: PT017
+        else:
+            assert all(np.array_equal(image, three_images[number]) for number, image in enumerate(images))
+            assert (store.digests, store.shorter_side, store.channels, store.pixel_range, store.errors) == (
+                three_images.digests, 8, 3, (0.0, 0.5), {3: three_images.errors[3]},
+            )  # fmt: skip

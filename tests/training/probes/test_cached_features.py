@@ -3,11 +3,14 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from saccade.data.batches import Batches
 from saccade.data.store.store import ImageStore
@@ -44,6 +47,29 @@ def num_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return passes
 
 
+class _Images(list[int]):
+    """Images that can be cached."""
+
+    def __init__(self, num: int) -> None:
+        super().__init__(range(num))
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
+class _Backbone:
+    """As much of a classifier as the cache needs; its batches are positions."""
+
+    def backbone_digest(self, form: str) -> str:
+        return f"backbone{form}"
+
+    def batches(self, images: object, indices: np.ndarray) -> SimpleNamespace:
+        return SimpleNamespace(indices=indices)
+
+    def fuse(self) -> None: ...
+
+    def unfuse(self) -> None: ...
+
+
 def classifier(task: ImageTask, seed: int = 0, img_size: int = 32) -> Classifier:
     torch.manual_seed(seed)
     recipe = Recipe(model="test_resnet", pretrained=False, img_size=img_size)
@@ -57,13 +83,13 @@ def test_features_of_the_same_network_and_images_are_cached(task: ImageTask, num
         other_head.network.get_classifier().weight.add_(1.0)
     again = cached_features(other_head, task.store, task.train.indices)
     assert len(num_passes) == 1
-    assert again is first
+    assert np.array_equal(again, first)
     assert not first.flags.writeable
     expected = features_of(classifier(task), classifier(task).batches(task.store, task.train.indices))
     assert np.array_equal(first, expected)
 
 
-def test_features_are_computed_again_for_other_weights_sizes_or_images(task: ImageTask, num_passes: list[int]) -> None:
+def test_features_are_computed_again_for_other_weights_or_sizes(task: ImageTask, num_passes: list[int]) -> None:
     all_ = task.train.indices
     for each in (
         (classifier(task), all_),
@@ -72,13 +98,31 @@ def test_features_are_computed_again_for_other_weights_sizes_or_images(task: Ima
         (classifier(task), all_[1:]),
     ):
         cached_features(each[0], task.store, each[1])
-    assert len(num_passes) == 4
+    assert len(num_passes) == 3
 
 
-def test_features_of_a_part_of_the_images_are_not_cached(task: ImageTask, num_passes: list[int]) -> None:
-    indices = np.tile(task.train.indices, 10)
-    assert len(cached_features(classifier(task), task.store, indices, lambda: 0.0)) < len(indices)
-    assert len(cached_features(classifier(task), task.store, indices)) == len(indices)
+@given(st.lists(st.lists(st.integers(0, 19), min_size=1), min_size=1, max_size=4))
+def test_each_image_is_computed_once(requests: list[list[int]]) -> None:
+    images: Any = _Images(20)
+    computed: list[int] = []
+
+    def compute(_: Classifier, batches: Any, seconds_left: Callable[[], float]) -> np.ndarray:
+        computed.extend(batches.indices.tolist())
+        return np.stack([np.full(3, index, np.float32) for index in batches.indices])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe_module, "features_of", compute)
+        for request in requests:
+            found = cached_features(_Backbone(), images, np.array(request))  # type: ignore[arg-type]
+            assert found[:, 0].tolist() == request
+    assert sorted(computed) == sorted({index for request in requests for index in request})
+
+
+def test_features_of_the_images_before_the_deadline_are_kept(task: ImageTask, num_passes: list[int]) -> None:
+    network, indices = classifier(task), task.train.indices
+    images = [np.zeros((40, 40, 3), np.uint8)] * 70
+    assert 0 < len(cached_features(network, images, np.arange(70), lambda: 0.0)) < 70  # a batch
+    assert len(cached_features(network, task.store, indices, lambda: 0.0)) == len(indices)  # fewer than that
     assert len(num_passes) == 2
 
 

@@ -13,12 +13,14 @@ from saccade.errors import WeightsNotFoundError
 from saccade.fit.presets import PRESETS, SMALL_NETWORKS
 from saccade.models.catalogue import FREE_LICENSES, license_of
 from saccade.models.embedded import EMBEDDED, embedded_networks
+from saccade.models.ranking import expected_score, ranked_networks
 from saccade.space import Categorical, Real
 from saccade.training.probes.probe import MAX_IMAGES
+from saccade.training.recipes.building import stored_side
 from saccade.training.recipes.default_space import (
+    BYTES_PER_SECOND,
+    DOWNLOADS,
     MAX_NETWORKS,
-    ON_CPU,
-    ON_GPU,
     default_networks,
     default_space,
     fall_back_to_available_models,
@@ -28,7 +30,7 @@ from saccade.training.recipes.default_space import (
     num_epochs,
     num_short_epochs,
 )
-from saccade.training.recipes.recipe import choices, recipe_space
+from saccade.training.recipes.recipe import Recipe, choices, recipe_space
 
 
 @pytest.fixture(autouse=True)
@@ -41,20 +43,55 @@ def pictures(side: int, num: int = 40) -> list[np.ndarray]:
 
 
 def test_networks_of_a_local_folder(tiny_weights: Path) -> None:
-    assert default_networks(tiny_weights, is_gpu=False) == ["test_resnet"]
+    assert default_networks(tiny_weights, 100, 60.0) == ["test_resnet"]
 
 
-def test_a_large_folder_gives_the_networks_with_the_largest_files(tmp_path: Path) -> None:
-    names = ["resnet10t", "resnet14t", "resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "vgg11"]
-    for size, name in enumerate(names):
-        (tmp_path / f"{name}.safetensors").write_bytes(b"0" * size)
-    assert default_networks(tmp_path, is_gpu=False) == names[: -MAX_NETWORKS - 1 : -1]
+def test_networks_of_a_folder_are_ordered_by_expected_score(tmp_path: Path) -> None:
+    for name in ["resnet18", "test_resnet", "vit_base_patch14_reg4_dinov2", "mobilenetv2_100"]:
+        (tmp_path / f"{name}.safetensors").write_bytes(b"0")
+    expected = ["vit_base_patch14_reg4_dinov2", "mobilenetv2_100", "resnet18", "test_resnet"]
+    assert default_networks(tmp_path, 100, 60.0)[0] == expected[0]
+    assert set(default_networks(tmp_path, 100, 60.0)) == set(expected)
 
 
-@pytest.mark.parametrize(("is_gpu", "expected"), [(False, ON_CPU), (True, ON_GPU)])
-def test_without_a_folder_networks_suit_the_device(is_gpu: bool, expected: tuple[str, ...]) -> None:
-    space = default_space(pictures(300), weights=None, is_gpu=is_gpu, time_limit_s=60)
-    assert choices(recipe_space(space), "model") == list(expected)
+FAST = 10_000.0  # GMACs per second
+
+
+@pytest.mark.parametrize("limit_s", [10.0, 60.0, 3600.0, None])
+@pytest.mark.parametrize("rate", [75.0, FAST])
+def test_pools_fit_into_the_time_and_their_licences_allow_any_use(limit_s: float | None, rate: float) -> None:
+    pool = default_networks(None, 1000, limit_s, lambda: rate)
+    table = ranked_networks()
+    assert set(embedded_networks()) <= set(pool)
+    assert len(pool) <= MAX_NETWORKS + len(EMBEDDED)
+    hub = [table[name] for name in pool if name in table]
+    assert sum(network.num_bytes for network in hub) <= BYTES_PER_SECOND * DOWNLOADS * (limit_s or 120)
+    assert all(license_of(network.name) in FREE_LICENSES for network in hub)
+    scores = [network.score for network in hub]
+    assert scores == sorted(scores, reverse=True)
+    assert all(1000 * network.gmacs / rate <= 0.25 * (limit_s or 120) for network in hub)
+
+
+def test_the_pool_of_a_gpu_has_the_families_that_transfer_best() -> None:
+    pool = " ".join(default_networks(None, 5000, 3600.0, lambda: FAST))
+    for words in ("dinov2", "siglip", "eva02", "convnext", "tiny_vit", "efficientnet_lite"):
+        assert words in pool
+    assert not any(words in pool for words in ("dinov3", "mobileclip", "mclip"))
+
+
+def test_more_time_gives_better_networks() -> None:
+    best = [
+        max(expected_score(name) or 0.0 for name in default_networks(None, 1000, limit_s))
+        for limit_s in (20, 300, 9000)
+    ]
+    assert best[0] < best[1] < best[2]
+
+
+def test_dinov2_has_a_smaller_size_than_its_own() -> None:
+    name = "vit_small_patch14_reg4_dinov2.lvd142m"
+    assert Recipe.of({"model": name}).img_size == 224
+    assert Recipe.of({"model": name, "img_size": 518}).img_size == 518
+    assert stored_side(recipe_space({"model": Categorical(name, "resnet18")}), 10) == 224
 
 
 @pytest.mark.parametrize("limit_s", [30.0, 3600.0, None])
@@ -220,5 +257,5 @@ def test_random_weights_are_never_a_fallback(fake_package: Callable[..., Path]) 
 def test_default_networks_have_weights_that_allow_any_use() -> None:
     named = [name for preset in PRESETS.values() if (name := preset.hyperparameters.get("model")) is not None]
     networks = {name for model in named for name in choices(recipe_space({"model": model}), "model")}
-    for network in {*ON_CPU, *ON_GPU, *SMALL_NETWORKS, *EMBEDDED, *networks}:
+    for network in {*SMALL_NETWORKS, *EMBEDDED, *networks}:
         assert license_of(network) in FREE_LICENSES

@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 
 from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
 from saccade.events import EpochDone
-from saccade.models.custom import CustomObject
+from saccade.models.network import CustomObject
 from saccade.study.trial import Decision, Job, Trainable
 from saccade.study.trial_files import LocalTrialFiles, file_name
-from saccade.testing.trainable_contract import TrainableContract
+from saccade.testing.trial_contracts import TrainableContract
 from saccade.training.probes.probe import IMAGES_OF_CLASS, max_probe_images
 from saccade.training.recipes.recipe import Recipe
-from saccade.training.task import ImageTask, Split
+from saccade.training.task import ImageTask
 from saccade.training.trial import trainer as trainer_module
 from saccade.training.trial.steps import Steps
 from saccade.training.trial.trainer import ImageTrainable, Trainer
@@ -262,16 +262,16 @@ def test_a_deadline_within_the_first_epoch_leaves_a_validated_network(
 
 def test_a_job_that_starts_after_the_deadline_is_a_probe_on_one_batch(
     make_task: MakeTask,
+    make_colours: Callable[..., Any],
     tmp_path: Path,
     tiny: dict[str, Any],
     tiny_weights: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "0")  # features that are cached take no time
-    task = make_task(weights=tiny_weights)
-    many = Split(np.tile(task.train.indices, 50), np.tile(task.train.targets, 50))
+    task = make_task(make_colours(50), weights=tiny_weights)
     recipe = {**tiny, "pretrained": True, "linear_probe": True}
-    reports, reason = train(replace(task, train=many), tmp_path / "trial", recipe, seconds_left=-1.0)
+    reports, reason = train(task, tmp_path / "trial", recipe, seconds_left=-1.0)
     assert reason == "time limit"
     assert [report.epoch for report in reports] == [0]
     assert reports[0].metrics["train_part"] < 0.5

@@ -1,6 +1,6 @@
 """The path ``autogluon.core.searcher``; see `saccade.searcher`."""
 
-from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
+from saccade.core.searcher.local_searcher import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
 from saccade.errors import missing_attributes
 
 __all__ = ["LocalGridSearcher", "LocalRandomSearcher", "LocalSearcher"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import queue
 import re
@@ -254,10 +255,13 @@ def _content(response: httpx2.Response) -> Iterator[bytes]:
         raise _RetryError("the compressed data ends too early, or has more after its end")
 
 
-def in_time(call: Callable[[], T], limit_s: float) -> T:
+def in_time(
+    call: Callable[[], T], limit_s: float, num_done: Callable[[], int] = lambda: 0, stall_s: float = math.inf
+) -> T:
     """Return the result of a call in a daemon thread; raise a TimeoutError, and leave the thread, if it takes longer.
 
-    For calls whose own timeouts hold for each read, so that a server could send one byte at a time.
+    It is also raised if `num_done` stays the same for `stall_s` seconds. For calls whose own timeouts hold for each
+    read, so that a server could send one byte at a time.
     """
     answers: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
 
@@ -268,10 +272,18 @@ def in_time(call: Callable[[], T], limit_s: float) -> T:
             answers.put((None, error))
 
     threading.Thread(target=run, name="saccade-download", daemon=True).start()
-    try:
-        result, error = answers.get(timeout=limit_s)
-    except queue.Empty:
-        raise TimeoutError(f"no answer within {limit_s:g} seconds") from None
+    end_s, num_before = time.monotonic() + limit_s, num_done()
+    while True:
+        left_s = max(0.0, end_s - time.monotonic())
+        try:
+            result, error = answers.get(timeout=min(left_s, stall_s))
+            break
+        except queue.Empty:
+            if left_s <= stall_s:
+                raise TimeoutError(f"no answer within {limit_s:g} seconds") from None
+            if num_done() == num_before:
+                raise TimeoutError(f"no progress within {stall_s:g} seconds") from None
+            num_before = num_done()
     if error is not None:
         raise error
     return cast("T", result)

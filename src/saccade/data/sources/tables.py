@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from saccade.data.decoding import is_url
 from saccade.data.sources.folders import IMAGE_EXTENSIONS
 from saccade.errors import DataError
 
@@ -27,6 +28,12 @@ _BYTE_ORDER_MARKS = {
 
 MAX_NAMED_NUMBERS = 20
 """Up to this many different numbers with padded decimals, such as 1.10, may be names (of versions): they stay text."""
+
+
+def is_table(source: str) -> bool:
+    """Return whether the source is a CSV or TSV file, or the URL of one."""
+    name = source.split("?")[0].split("#")[0] if is_url(source) else source
+    return name.lower().endswith((".csv", ".tsv")) and not Path(source).is_dir()
 
 
 def read_table(file: Path, text_column: str, sep: str | None = None, encoding: str | None = None) -> pd.DataFrame:

@@ -18,10 +18,9 @@ from typing import Any
 
 import filelock
 import numpy as np
-import PIL
 from PIL import ExifTags, Image
 
-from saccade.data.decoding import ImageSource
+from saccade.data.decoding import ImageSource, decoder_name
 from saccade.data.pixel_range import PixelRange
 from saccade.data.scanning import Progress, SecondsLeft, scan_images
 from saccade.data.store.on_demand import StreamedStore
@@ -111,8 +110,7 @@ def fingerprint(images: Sequence[ImageSource], form: str) -> str:
     """
     by_content = os.environ.get(KEY_VARIABLE, "") == "content"
     digest = hashlib.blake2b(digest_size=16)
-    decoder = f"Pillow {PIL.__version__}"
-    digest.update(f"{FORMAT_VERSION}|{decoder}|{form}|{len(images)}|{by_content}".encode())
+    digest.update(f"{FORMAT_VERSION}|{decoder_name()}|{form}|{len(images)}|{by_content}".encode())
     for image in images:
         for piece in _identity(image, by_content):
             digest.update(b"%d:" % len(piece))

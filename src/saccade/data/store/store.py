@@ -36,6 +36,7 @@ PIXELS_FILE = "pixels.bin"  # the images one after the other, each (height, widt
 INDEX_FILE = "index.npz"  # offset and size of each image, and the results of the scan
 SUMMARY_FILE = "store.json"
 
+_BROKEN_ZIP = (zipfile.BadZipFile, RuntimeError)  # the latter if flags say that it is encrypted, or of another version
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ABANDONED_AFTER_S = 600  # a build writes several times a second; without a write for this long it was killed
 _IMAGES_AT_ONCE = 64  # verified by a thread at a time
@@ -167,7 +168,7 @@ class ImageStore:
                 raise ValueError(f"its format is {summary['format']}, expected {FORMAT_VERSION}")
             if summary.pop("checksum") != _checksum(summary):
                 raise ValueError(f"{SUMMARY_FILE} differs from its checksum")
-            with np.load(folder / INDEX_FILE, allow_pickle=False) as arrays:
+            with (folder / INDEX_FILE).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 index = Index(*(arrays[name] for name in ("offsets", "heights", "widths", "checksums")))
                 digests = [row.tobytes().hex() for row in arrays["digests"]]
                 scan = Scan(
@@ -180,7 +181,7 @@ class ImageStore:
             num_bytes = (folder / PIXELS_FILE).stat().st_size
             if num_bytes != summary["num_bytes"]:
                 raise ValueError(f"{PIXELS_FILE} has {num_bytes} bytes, expected {summary['num_bytes']}")
-        except (OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, LookupError, ValueError, TypeError, AttributeError, EOFError, *_BROKEN_ZIP) as error:
             raise DataError(
                 f"{folder} contains no readable image store ({error}): remove it and build it again."
             ) from error

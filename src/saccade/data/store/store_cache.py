@@ -32,6 +32,7 @@ LIMIT_VARIABLE = "SACCADE_STORE_CACHE_GB"
 _MAX_BYTES, _MAX_FRACTION_OF_FREE = 20_000_000_000, 0.2  # default limit: the smaller of the two
 _RESERVED_BYTES, _RESERVED_FRACTION = 1_000_000_000, 0.02  # kept free on a disk: the smaller of the two
 _VERIFY_FRACTION = 0.02  # fraction of the time left to verify the pixels of a store
+_LOCK_TIMEOUT_S = 20.0  # for another process that adds or removes a store
 _WAIT_FRACTION = 0.5  # fraction of the time left to wait for another process that decodes the same images
 
 
@@ -175,7 +176,7 @@ class StoreCache:
 
     def _locked(self) -> filelock.BaseFileLock:
         """Return the lock of the whole cache, which is held for short times only."""
-        return filelock.FileLock(self.folder / ".lock")
+        return filelock.FileLock(self.folder / ".lock", timeout=_LOCK_TIMEOUT_S)
 
     @contextlib.contextmanager
     def _building(

@@ -46,7 +46,7 @@ class FinalProbe:
                 arrays = {name: file[name] for name in file.files}
                 texts = {name: str(arrays.pop(name, "")) for name in ("layer", "network")}
                 return cls(**arrays | texts | {"has_seen_val": bool(arrays.get("has_seen_val", False))})
-        except (OSError, ValueError, TypeError, KeyError, EOFError, BadZipFile):
+        except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, BadZipFile):
             return None
 
     def fits(self, blueprint: Blueprint, task: ImageTask) -> bool:

@@ -7,6 +7,7 @@ training can gain. Fine-tuning that starts from it does not have to undo a rando
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,7 +30,8 @@ IMAGES_OF_CLASS = 5  # images per class that a probe uses even if an epoch has f
 MAX_BYTES = 256 * 2**20  # cached features of one image store; the least recently used are dropped first
 LEAST_FOLDED = 64  # images from which batch norm folding saves more time than it takes
 
-_cache: WeakKeyDictionary[Images, OrderedDict[tuple[str, bytes], np.ndarray]] = WeakKeyDictionary()
+# Features by image, of each network; a network has at least one.
+_cache: WeakKeyDictionary[Images, OrderedDict[str, dict[int, np.ndarray]]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -116,38 +118,40 @@ def cached_features(
 
     They are cached in memory with the images, which do not change, and those of an image store also on disk
     (`FeatureCache`), unless the network is the user's own, whose code may change. If `seconds_left` falls to 0, the
-    features of the first images are returned, and not cached in memory.
+    features of the first images are returned.
     """
     form = f"{images.shorter_side}|{images.channels}|{images.pixel_range}" if isinstance(images, ImageStore) else ""
     backbone = classifier.backbone_digest(form)
-    key = backbone, np.ascontiguousarray(indices).tobytes()
     try:
         cached = _cache.setdefault(images, OrderedDict())
     except TypeError:  # a list, for example, which may change
         cached = OrderedDict()
-    if key in cached:
-        cached.move_to_end(key)
-        return cached[key]
+    known = cached.setdefault(backbone, {})
+    cached.move_to_end(backbone)
+    missing = np.array([index for index in dict.fromkeys(indices.tolist()) if index not in known], dtype=np.int64)
 
     def compute(positions: np.ndarray) -> np.ndarray:
         if len(positions) >= LEAST_FOLDED:
             classifier.fuse()
         try:
-            return features_of(classifier, classifier.batches(images, indices[positions]), seconds_left)
+            return features_of(classifier, classifier.batches(images, missing[positions]), seconds_left)
         finally:
             classifier.unfuse()  # training will change its weights
 
-    disk = FeatureCache.from_environment()
-    if disk is None or not isinstance(images, ImageStore) or classifier.blueprint.architecture is None:
-        features = compute(np.arange(len(indices)))
-    else:
-        name = network_name(classifier.blueprint.architecture, classifier.blueprint.input.img_size)
-        features = disk.get(backbone, [images.digests[index] for index in indices.tolist()], compute, name)
+    if len(missing):
+        disk = FeatureCache.from_environment()
+        if disk is None or not isinstance(images, ImageStore) or classifier.blueprint.architecture is None:
+            computed = compute(np.arange(len(missing)))
+        else:
+            name = network_name(classifier.blueprint.architecture, classifier.blueprint.input.img_size)
+            computed = disk.get(backbone, [images.digests[index] for index in missing.tolist()], compute, name)
+        known.update(zip(missing.tolist(), computed, strict=False))
+    features = np.stack([known[index] for index in itertools.takewhile(known.__contains__, indices.tolist())])
     features.flags.writeable = False
-    if len(features) == len(indices):
-        cached[key] = features
-        while sum(each.nbytes for each in cached.values()) > max_bytes:
-            cached.popitem(last=False)
+    num_bytes = sum(len(rows) * next(iter(rows.values())).nbytes for rows in cached.values())
+    while num_bytes > max_bytes:
+        _, dropped = cached.popitem(last=False)
+        num_bytes -= len(dropped) * next(iter(dropped.values())).nbytes
     return features
 
 

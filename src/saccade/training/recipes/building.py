@@ -15,14 +15,19 @@ from saccade.data.augmentation import policy
 from saccade.errors import HyperparameterError
 from saccade.inference.classifier import Blueprint, Classifier
 from saccade.models.catalogue import resolve_name
-from saccade.models.custom import CustomObject, build_custom_network
-from saccade.models.network import build_network, classifier_parameters, network_input
+from saccade.models.network import (
+    CustomObject,
+    build_custom_network,
+    build_network,
+    classifier_parameters,
+    network_input,
+)
 from saccade.models.weights import find_weights
 from saccade.numerics.device import Numerics
 from saccade.space import Dict
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.optimisation import check_optimizer
-from saccade.training.recipes.recipe import Recipe, choices
+from saccade.training.recipes.recipe import Recipe, choices, usual_side
 
 
 def new_classifier(
@@ -87,16 +92,21 @@ def weights_options(recipe: Recipe, weights: Path | None) -> dict[str, Any]:
 
 
 def check_networks(
-    space: Dict, weights: Path | None, num_outputs: int, seconds_left: Callable[[], float] = lambda: math.inf
+    space: Dict,
+    weights: Path | None,
+    num_outputs: int,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    *,
+    finds_weights: bool = True,
 ) -> None:
-    """Check that every network of a search space exists, and that its pretrained weights are available in time."""
+    """Check that every network of a search space exists, and with `finds_weights` that its weights are available."""
     for model in choices(space, "model"):
         if isinstance(model, CustomObject):
             for img_size in choices(space, "img_size"):
                 build_custom_network(model, num_outputs, stored_channels(space), img_size)
             continue
         resolve_name(model)
-        for file in choices(space, "weights") if any(choices(space, "pretrained")) else ():
+        for file in choices(space, "weights") if finds_weights and any(choices(space, "pretrained")) else ():
             where = weights_options(Recipe.of({"model": model, "weights": file}), weights)
             find_weights(model, **where, seconds_left=seconds_left())
 
@@ -120,7 +130,8 @@ def stored_side(space: Dict, num_outputs: int) -> int:
             network = network(num_outputs)
         spec = network_input(network)
         for img_size, crop_pct in itertools.product(choices(space, "img_size"), choices(space, "crop_pct")):
-            sides.append(round((img_size or spec.img_size) / (crop_pct or spec.crop_pct)))
+            side = img_size or usual_side(model) or spec.img_size
+            sides.append(round(side / (crop_pct or spec.crop_pct)))
     return max(sides)
 
 

@@ -9,33 +9,46 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from saccade.data.decoding import ImageSource, image_size
 from saccade.deadline import Deadline
 from saccade.errors import ImageReadError, WeightsNotFoundError
-from saccade.models.embedded import embedded_networks, package_faults
-from saccade.models.weights import find_weights, hub_failure, networks_in_folder
+from saccade.models.catalogue import split_name
+from saccade.models.embedded import EMBEDDED, embedded_networks, package_faults
+from saccade.models.ranking import expected_score, ranked_networks
+from saccade.models.weights import find_weights, hub_answers, hub_failure, networks_in_folder, weights_place
 from saccade.space import Categorical, Dict, Real
 from saccade.training.recipes.building import weights_options
 from saccade.training.recipes.recipe import Recipe, choices
 
-MAX_NETWORKS = 6  # networks of a local folder that are searched; those with the largest files come first
+MAX_NETWORKS = 24  # among which successive probing chooses
 
-# Networks whose weights come from the hub or its cache if there is no local folder.
-ON_CPU = ("mobilenetv3_large_100", "efficientnet_b0", "tiny_vit_5m_224", "convnext_pico")
-ON_GPU = (
-    "convnext_tiny.in12k_ft_in1k",
-    "tiny_vit_21m_224.dist_in22k_ft_in1k",
-    "beitv2_base_patch16_224.in1k_ft_in22k_in1k",
-    "convnext_base.fb_in22k_ft_in1k",
-)
+# Families of which this many are in every pool that has the time for them, besides one of each other family. No single
+# one is the best on all data ("FEWTRANS", arXiv:2603.00478), and published results say little of the first.
+PREFERRED = {
+    r"_reg4_dinov2\.": 3,
+    r"siglip_\d+\.v2_webli": 2,
+    r"^eva02_\w*clip": 2,
+    r"^convnext_": 2,
+    r"^tiny_vit_": 1,
+    r"efficientnet_lite": 3,
+}
 
-# Fraction of the time limit after which networks that are still to be downloaded are left out.
-DOWNLOADS = 0.25
+# Fractions of the time limit: for all downloads, for the probe of one network, and for the first images of all.
+DOWNLOADS, PROBE, FIRST_PROBES = 0.25, 0.25, 0.15
+BYTES_PER_SECOND, MAX_BYTES = 10e6, 6e9  # of a download, which decides how many are begun, and of all
+LARGEST = 0.25  # part of all bytes that one network may have
+MAX_GAP = 0.8  # by which the score of a network may be below the best
+
+FIRST_IMAGES = 128  # of a first probe
+FIXED_GMACS = 0.6  # work that an image takes in addition to that of the network
+NO_LIMIT_S = 120.0  # the time limit that a pool is made for if there is none
+MAX_SIDE = 288  # larger images take more time than they gain
 
 # With fewer training images, learning rates are scaled down in proportion, at most to this fraction.
 # A pretrained network that changes as fast with 200 images as with 1,000 ends below its linear probe.
@@ -49,6 +62,7 @@ NUM_MEASURED = 32  # images whose size is read
 PROBED, SECONDS_PER_PROBE = 4000, 120.0
 
 LEAST_IN_EPOCH = 1500
+MAX_LISTED = 4  # networks that a message names
 LEAST_SPLIT = 1.5  # images are divided into smaller epochs if there are this many times as many as an epoch should have
 USED_PER_SECOND = 200.0  # images per second of the time limit beyond which nothing more is used
 TRAINED_PER_SECOND = 60.0  # images per second of the limit that a trial trains on, about half of what is possible
@@ -60,15 +74,69 @@ LEAST_HELD_OUT, MAX_HELD_OUT, HELD_OUT_PER_CLASS = 500, 5000, 2  # 5,000 give an
 GPU_FACTOR = 20.0  # speed of a GPU relative to two cores
 
 
-def default_networks(weights: Path | None, is_gpu: bool) -> list[str]:
-    """Return the networks to search: those of the local folder of weights, or else common ones from the hub."""
-    return networks_in_folder(weights)[:MAX_NETWORKS] or list(ON_GPU if is_gpu else ON_CPU)
+def default_networks(
+    weights: Path | None,
+    num_images: float,
+    time_limit_s: float | None,
+    gmacs_per_s: Callable[[], float] = lambda: 75.0,
+) -> list[str]:
+    """Return the networks to search, those of which most is expected first.
+
+    They are those of the local folder of weights, or else a pool of networks of the hub and of installed packages:
+    those with the best scores of each family. Their licences allow any use. Downloads, and first probes with
+    `gmacs_per_s`, fit into the limit.
+    """
+    if local := networks_in_folder(weights):
+        scores = {name: -math.inf if (score := expected_score(name)) is None else score for name in local}
+        return sorted(local, key=lambda name: -scores[name])[:MAX_NETWORKS]
+    limit_s = NO_LIMIT_S if time_limit_s is None else time_limit_s
+    rate, num_probed = gmacs_per_s(), min(num_images, PROBED)
+    most_bytes = bytes_left = min(MAX_BYTES, BYTES_PER_SECOND * DOWNLOADS * limit_s)
+    first_s = FIRST_PROBES * limit_s
+    table = list(ranked_networks().values())
+    embedded = {f"{name}.{EMBEDDED[name].tag}": name for name in embedded_networks()}
+    pool = [network for network in table if network.name in embedded]
+    image_s = {network.name: (network.gmacs + FIXED_GMACS) / rate for network in table}
+    affordable = [
+        network
+        for network in table
+        if network.img_size <= MAX_SIDE
+        and num_probed * image_s[network.name] <= PROBE * limit_s
+        and network.num_bytes <= LARGEST * most_bytes
+    ]
+    affordable = [network for network in affordable if network.score >= affordable[0].score - MAX_GAP]
+    families = dict.fromkeys(_family(network.name) for network in affordable)
+    for pattern, num in [*PREFERRED.items(), *((family, 1) for family in families)]:
+        alike = [network for network in affordable if re.search(pattern, network.name)]
+        num -= sum(re.search(pattern, network.name) is not None for network in pool)
+        for network in alike if len(pool) < MAX_NETWORKS else ():
+            first_image_s = FIRST_IMAGES * image_s[network.name]
+            is_known = split_name(network.name)[0] in {split_name(each.name)[0] for each in pool}
+            if num > 0 and not is_known and first_image_s <= first_s and network.num_bytes <= bytes_left:
+                pool.append(network)
+                num, first_s = num - 1, first_s - first_image_s
+                bytes_left -= 0.0 if weights_place(network.name) == "hub cache" else network.num_bytes
+    pool = sorted(pool, key=lambda network: -network.score) or [min(table, key=lambda network: network.params_m)]
+    return [embedded.get(network.name, network.name) for network in pool]
+
+
+def _family(name: str) -> str:
+    """Return a pattern for networks of the same kind and pretraining, such as ViTs that were trained with CLIP."""
+    architecture, tag = split_name(name)
+    letters = re.match(r"(tf_)?[a-z]+", architecture)
+    word = re.search(r"dinov2|siglip|clip|openai|laion|webli|in\d+k$", f"{architecture}.{tag}")
+    return f"^{letters.group() if letters else architecture}.*{word.group() if word else ''}"
 
 
 def default_space(
-    images: Sequence[ImageSource], *, weights: Path | None, is_gpu: bool, time_limit_s: float | None
+    images: Sequence[ImageSource],
+    *,
+    weights: Path | None,
+    is_gpu: bool,
+    time_limit_s: float | None,
+    gmacs_per_s: Callable[[], float] = lambda: 75.0,
 ) -> dict[str, Any]:
-    """Return hyperparameters and spaces for a fit without named networks."""
+    """Return hyperparameters and spaces for a fit without named networks on a machine with this speed."""
     num_images = min(len(images), max_used(time_limit_s, is_gpu))
     in_epoch = images_per_epoch(num_images, time_limit_s, is_gpu)
     if in_epoch is None:
@@ -77,8 +145,9 @@ def default_space(
         assert time_limit_s is not None
         epochs = num_short_epochs(num_images, in_epoch, time_limit_s, is_gpu)
         num_passes = math.ceil(epochs * in_epoch / num_images)
+    networks = default_networks(weights, num_images, time_limit_s, gmacs_per_s)
     space: dict[str, Any] = {
-        "model": Categorical(*default_networks(weights, is_gpu)),
+        "model": Categorical(*networks),
         "epochs": epochs,
         "batch_size": 32 if is_gpu else 16,
         "smoothing": 0.1,
@@ -151,39 +220,62 @@ def max_held_out(limit_s: float | None, is_gpu: bool, num_classes: int = 1) -> i
 
 
 def fall_back_to_available_models(
-    space: Dict, weights: Path | None, seconds_left: float = math.inf
+    space: Dict, weights: Path | None, seconds_left: float = math.inf, *, is_single: bool = False
 ) -> tuple[Dict, str]:
     """Return the space with only those networks whose weights are available, and a message for the user.
 
-    Without any, the networks of the local folder of weights replace them; without these, those of installed packages.
-    The space does not change if training starts from random weights anyway. Downloads take at most
-    `DOWNLOADS` of the time that is left. A WeightsNotFoundError is raised if there are no weights at all: random
-    weights are never a fallback.
+    Networks of the hub stay in the space if it answers; their downloads follow (`saccade.models.downloads`). One is
+    downloaded here if no other is available, or the fit `is_single`, a training of the first available network.
+    Without any, the networks of the local folder replace them; without these, those of installed packages, or else a
+    WeightsNotFoundError: random weights are never a fallback, unless training starts from them anyway. Downloads take
+    at most `DOWNLOADS` of the time that is left.
     """
     if True not in choices(space, "pretrained"):
         return space, ""
     names: list[str] = choices(space, "model")
-    downloads = Deadline(DOWNLOADS * seconds_left)
-    missing: list[WeightsNotFoundError] = []
-    available = []
-    for name in names:
-        try:
-            where = weights_options(Recipe.of({"model": name}), weights)
-            find_weights(name, **where, seconds_left=downloads.seconds_left())
-            available.append(name)
-        except WeightsNotFoundError as error:
-            missing.append(error)
-    if not missing:
+    available, errors = _available(names, weights, Deadline(DOWNLOADS * seconds_left), is_single=is_single)
+    if not errors and not is_single:
         return space, ""
     available = available or networks_in_folder(weights)[:MAX_NETWORKS] or embedded_networks()
     if not available:
-        raise WeightsNotFoundError("\n".join([str(missing[0]), *package_faults()]))
-    model = available[0] if len(available) == 1 else Categorical(*available)
+        raise WeightsNotFoundError("\n".join([str(errors[names[0]]), *package_faults()]))
+    space = Dict({**space.data, "model": available[0] if len(available) == 1 else Categorical(*available)})
+    if not errors:
+        return space, ""
     failure = hub_failure()
     reason = f" (the Hugging Face hub {failure})" if failure else ""
-    missing_names = ", ".join(name for name in names if name not in available)
+    missing = [name for name in names if name in errors]
+    listed = ", ".join(missing) if len(missing) <= MAX_LISTED else f"{len(missing)} of {len(names)} networks"
     message = (
-        f"No pretrained weights are available for {missing_names}{reason}; this fit uses {', '.join(available)} "
+        f"No pretrained weights are available for {listed}{reason}; this fit uses {', '.join(available)} "
         "instead. Name networks by hyperparameters={'model': …}."
     )
-    return Dict({**space.data, "model": model}), " ".join([message, *package_faults()])
+    return space, " ".join([message, *package_faults()])
+
+
+def _available(
+    names: list[str], weights: Path | None, downloads: Deadline, *, is_single: bool
+) -> tuple[list[str], dict[str, WeightsNotFoundError]]:
+    """Return the networks with weights on this machine, then those that the hub offers; and the errors of others."""
+    local: list[str] = []
+    remote: list[str] = []
+    errors: dict[str, WeightsNotFoundError] = {}
+
+    def find(name: str) -> None:
+        try:
+            where = weights_options(Recipe.of({"model": name}), weights)
+            find_weights(name, **where, seconds_left=downloads.seconds_left())
+            local.append(name)
+        except WeightsNotFoundError as error:
+            errors[name] = error
+
+    folder = weights if weights is None or weights.is_dir() else None
+    for name in names:
+        is_remote = not is_single and weights_place(name, folder) == "hub"
+        if is_remote and (remote or hub_answers(name, downloads.seconds_left())):
+            remote.append(name)
+        elif not (is_single and local):
+            find(name)
+    while remote and not local:
+        find(remote.pop(0))
+    return [*local, *remote], errors

@@ -97,10 +97,9 @@ def _parameter_groups(network: torch.nn.Module, recipe: Recipe) -> list[dict[str
 
 
 def side_in_epoch(epoch: int, num_epochs: int, first: int, last: int) -> int:
-    """Return the image size in pixels of an epoch, counted from 0, in progressive resizing.
+    """Return the image size in pixels of an epoch, counted from 0, in progressive resizing, in multiples of 32.
 
-    Small images at first save time, and regularise less as training proceeds (Tan and Le, "EfficientNetV2: smaller
-    models and faster training", ICML 2021). Sizes in between are multiples of 32, which most networks accept.
+    Small images at first save time, and regularise less as training proceeds (Tan and Le, "EfficientNetV2", ICML 2021).
     """
     if epoch == 0 and num_epochs > 1:
         return first

@@ -30,8 +30,8 @@ class Validation:
     def metrics(self, network: torch.nn.Module, deadline: Deadline, *, is_probe: bool = False) -> dict[str, float]:
         """Return the metrics of a network, the classifier's own or its moving average, on the validation images.
 
-        After the deadline, the images seen so far are enough. If it `is_probe`, the backbone is still the one that was
-        probed, so that its cached features can be used. Raises a DataError if the metric is undefined for the images.
+        After the deadline, the images seen so far are enough. If it `is_probe`, the cached features of the backbone are
+        used. Raises a DataError if the metric is undefined for the images.
         """
         outputs_of = self._classifier.outputs if self._kept is None else self._kept.outputs
         if is_probe and not self._classifier.blueprint.tta:  # test-time augmentation needs more than one pass
@@ -51,10 +51,9 @@ class Validation:
     def cv_score(self, probe: Probe) -> dict[str, float]:
         """Return the `CV_SCORE` of the latest probe: on validation images and out-of-fold predictions together.
 
-        There are usually ten times as many of the latter, so this score separates networks that the validation score
-        does not. It is slightly lower, because the layers of folds are fitted to fewer images. Empty without folds,
-        where the metric is undefined, or if the user gave the validation images, which may differ from the training
-        images.
+        With usually ten times as many images, it separates networks that the validation score does not, although it is
+        slightly lower (folds have fewer images). Empty without folds, where the metric is undefined, or if the user
+        gave the validation images, which may differ from the training images.
         """
         if probe.held_out is None or self.outputs is None or not self._task.is_holdout:
             return {}

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saccade.compat.local_searchers import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
+from saccade.core.searcher.local_searcher import LocalGridSearcher, LocalRandomSearcher, LocalSearcher
 from saccade.errors import ExhaustedSearchSpaceError, HyperparameterError, SpaceError
 from saccade.space import Bool, Categorical, Int, Real
 from saccade.testing.searcher_contract import SearcherContract

@@ -9,13 +9,12 @@ from saccade.errors import HyperparameterError
 from saccade.study.function import FunctionTrainable
 from saccade.study.trial import Job
 from saccade.study.trial_files import LocalTrialFiles
-from saccade.testing.trainable_contract import Reports
-from saccade.tuning.calling import CalledFunction
+from saccade.testing.trial_contracts import Reports
 
 
 def scores(function, x=2.0):
     reports = Reports()
-    FunctionTrainable(CalledFunction(function, "score")).train(Job(0, {"x": x}), reports)
+    FunctionTrainable(function).train(Job(0, {"x": x}), reports)
     return reports.reports
 
 
@@ -93,7 +92,7 @@ def test_the_value_returned_by_a_continued_job_is_ignored(tmp_path):
             report(score=1.0, checkpoint=lambda folder: (folder / "x").touch())
         return 5.0
 
-    trainable, first, rest = FunctionTrainable(CalledFunction(train, "score")), Reports(), Reports()
+    trainable, first, rest = FunctionTrainable(train), Reports(), Reports()
     files = LocalTrialFiles(tmp_path)
     trainable.train(Job(0, {}, files=files), first)
     trainable.train(Job(0, {}, files=files, checkpoint=first.reports[-1].checkpoint), rest)
@@ -116,4 +115,4 @@ def test_other_values_are_errors(returned):
 )
 def test_functions_with_other_parameters_are_errors(function, message):
     with pytest.raises(HyperparameterError, match=message):
-        CalledFunction(function, "score")
+        FunctionTrainable(function)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from contracts.space_strategies import JSON_VALUES
 from saccade.space import canonical_key
-from saccade.space.constants import copied
-from saccade.testing.space_strategies import JSON_VALUES
+from saccade.space.base import copied
 
 
 @pytest.mark.parametrize(

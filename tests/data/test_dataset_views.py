@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.data import ImageDataset
-from saccade.data.table import are_numbers_of_classes, are_values, checked_classes
+from saccade.data.classes import are_numbers_of_classes, are_values, checked_classes
 from saccade.errors import DataError
 
 

@@ -1,1 +1,0 @@
-"""Classes that only AutoGluon's API has."""
