@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
@@ -93,13 +94,21 @@ def test_a_table_at_an_address_is_fetched(tmp_path, monkeypatch):
     assert read.train["image"].tolist() == [str(tmp_path / "0.png")]
 
 
-def test_files_and_folders_become_files(tmp_path):
+def test_files_folders_archives_and_patterns_become_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     root = make_images(tmp_path, "a", "a/b", "c")
     assert read_files([str(root / "c" / "0.png"), str(root / "a")]) == [
         str(root / "c" / "0.png"),
         str(root / "a" / "0.png"),
         str(root / "a" / "b" / "0.png"),
     ]
+    shutil.make_archive(str(root / "c"), "zip", root / "c")
+    assert read_files([str(root / "a" / "*.png"), (root / "a").as_uri(), "no.png"]) == [
+        *[str(root / "a" / "0.png")] * 2,
+        str(root / "a" / "b" / "0.png"),
+        "no.png",
+    ]
+    assert [Path(file).name for file in read_files([str(root / "c.zip")])] == ["0.png"]
 
 
 def test_a_class_may_be_called_train(tmp_path):

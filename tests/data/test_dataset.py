@@ -516,3 +516,11 @@ def test_splits_within_class_folders_are_named(tmp_path):
         assert len(ImageDataset.from_folder(tmp_path)) == 4
     train = ImageDataset.from_name_func(f"{tmp_path}/*/train/*", lambda path: path.parent.parent.name)
     assert train["label"].tolist() == ["cat", "dog"]
+
+
+def test_class_names_have_composed_accents(tmp_path):
+    for place in ("train/caf\u00e9/1.jpg", "train/bar/1.jpg", "test/cafe\u0301/1.jpg", "test/bar/1.jpg"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    assert ImageDataset.from_folders(tmp_path)[2].classes == ["bar", "caf\u00e9"]
+    assert ImageDataset.from_folder(tmp_path / "test")["label"].tolist() == ["bar", "caf\u00e9"]

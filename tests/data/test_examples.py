@@ -37,6 +37,8 @@ from saccade.errors import DataError, DataWarning, ImageReadError
         (np.array([None, "a.png"], object), 2),
         ([None, float("nan"), "", 3, io.StringIO("text")], 5),
         ("https://host/a.png", 1),
+        ("long" * 2000, 1),
+        (["lång" * 2000 + "[*]", "a.png"], 2),
         ("~nobody/a.png", 1),
         ("", 1),
         (("a.png",), 1),
@@ -104,7 +106,14 @@ def test_other_types_of_input_are_refused() -> None:
 
 
 def test_a_column_of_images_under_another_name_is_found_when_it_is_the_only_one() -> None:
-    assert read_examples(pd.DataFrame({"IMG": ["a.png"], "y": [1]}), "y").images == ["a.png"]
+    for name in ("IMG", 0, ("a", "b")):
+        assert read_examples(pd.DataFrame([["a.png", 1]], columns=pd.Index([name, "y"])), "y").images == ["a.png"]
+
+
+def test_the_column_of_images_is_no_label() -> None:
+    for frame in (pd.DataFrame({"image": ["a.png"], "y": [1]}), ImageDataset({"image": ["a.png"], "label": ["b"]})):
+        with pytest.raises(DataError, match="label='image' is the column of images"):
+            read_examples(frame, "image")
     with pytest.raises(DataError, match=r"\['one', 'two'\] may contain images"):
         read_examples(pd.DataFrame({"one": ["a.png"], "two": ["b.png"]}))
 

@@ -76,6 +76,8 @@ def test_the_best_trial_is_the_first_row_of_the_leaderboard() -> None:
     assert summary["fit_history"]["best_reward"] == rows[0]["score_val"] == 0.9
     assert list(summary["fit_history"]["config_history"]) == ["0", "1"]
     assert summary["total_time"] == 12.5
+    tied = [trial(0, 0.9), trial(1, 0.9), trial(2, 0.8)]
+    assert [row["trial"] for row in trial_rows(tied, selected=[1])] == [1, 0, 2]
 
 
 TRIALS = [trial(0, 0.85), trial(1, 0.95), trial(2, 0.5)]

@@ -93,6 +93,13 @@ def test_missing_labels_stay_missing_and_other_problems_are_left_as_they_are():
     assert matched([0.25], None, [0.5, 1.5, 2.5]) == [0.25]
 
 
+def test_accents_may_be_decomposed():
+    examples = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series(["cafe\u0301", "bar"]))
+    problem = Problem.of(["caf\u00e9", "bar", "cow"])
+    assert match_classes(examples, problem, None, "it", "the predictor").labels.tolist() == ["caf\u00e9", "bar"]
+    assert widened(problem, None, examples)[0] is problem
+
+
 def test_classes_of_further_images_are_added_by_name():
     further = Examples(["a.png"] * 2, pd.RangeIndex(2), pd.Series([0, 1]), ["ant", "dog"])
     problem, names = widened(Problem.of([0, 1]), ["cat", "dog"], further)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from saccade.data.dataset import ImageDataset
 from saccade.data.decoding import is_url
+from saccade.data.examples import read_examples
 from saccade.data.sources.folders import find_images
 from saccade.data.sources.sources import local_file, local_path
 from saccade.data.sources.splits import class_folder, descend_to_splits, find_splits
@@ -74,11 +75,11 @@ def read_test_images(source: str, columns: TableColumns | None = None) -> ImageD
 
 
 def read_files(sources: list[str]) -> list[str]:
-    """Return the given files, and all images below the given folders; raise a DataError if a folder has none."""
+    """Return the given files, and all images of given folders, archives and patterns; a DataError if one has none."""
     files: list[str] = []
     for source in sources:
         if not Path(source).is_dir():
-            files.append(source)
+            files += map(str, read_examples(source).images)
         elif found := find_images(Path(source)):
             files += found
         else:

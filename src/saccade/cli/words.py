@@ -14,7 +14,10 @@ from saccade.errors import UnknownArgumentError, near_names, suggestion
 
 Run = Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")]
 Images = Annotated[
-    list[str], typer.Argument(metavar="IMAGE|DIR...", help="Image files, and folders with images at any depth.")
+    list[str],
+    typer.Argument(
+        metavar="IMAGE|DIR...", help="Image files, URLs, patterns, and folders and archives with images at any depth."
+    ),
 ]
 LabelSep = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from pathlib import Path
@@ -574,21 +575,22 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
 
 def _check_folders_below(folder: Path, classes: Sequence[str]) -> None:
     """Warn if all class folders have the same sub-folders; a DataError if these are classes, and the folders splits."""
-    common = set.intersection(*(set(folder_names(folder / name)) for name in classes))
+    names = [name for name in folder_names(folder) if unicodedata.normalize("NFC", name) in classes]
+    common = set.intersection(*(set(folder_names(folder / name)) for name in names))
     if len(common) < 2:
         return
     inside = sorted(common)
     text = f"Each folder in {folder} has the sub-folders {', '.join(inside[:5])}{', …' if len(inside) > 5 else ''}"
     by_class = "call ImageDataset.from_name_func(root, lambda path: path.parent.name)"
-    if splits := [name for name in classes if role_of(name) is not None and len(classes) > 1]:
+    if splits := [name for name in names if role_of(name) is not None and len(names) > 1]:
         raise DataError(
             f"{text}, and {splits[0]!r} is a usual name of a split, so the folders are probably splits rather than "
-            f"classes: {', '.join(classes)}. Use ImageDataset.from_folders with train=…, val=… and test=…, or "
+            f"classes: {', '.join(names)}. Use ImageDataset.from_folders with train=…, val=… and test=…, or "
             f"from_folder with one of them. If all are training images, {by_class}."
         )
     if all(role_of(name) is not None for name in inside):
         one = f"ImageDataset.from_name_func('{folder}/*/{inside[-1]}/*', lambda path: path.parent.parent.name)"
         text += f", which are splits by their names; the images of all are taken together. For one of them call {one}"
     else:
-        text += f". If these are the classes, {f'pass {folder / classes[0]}' if len(classes) == 1 else by_class}"
+        text += f". If these are the classes, {f'pass {folder / names[0]}' if len(names) == 1 else by_class}"
     warnings.warn(DataWarning(text), stacklevel=4)

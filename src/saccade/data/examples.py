@@ -130,7 +130,10 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
         is_many = ARCHIVE_NAME.search(text) is not None or (is_file_url and local_file(text).is_dir())
     else:
         path, is_archive = local_path_of(text), ARCHIVE_NAME.search(text) is not None
-        is_many = path.is_dir() or (path.is_file() and is_archive) or (glob.has_magic(text) and not path.exists())
+        try:
+            is_many = path.is_dir() or (path.is_file() and is_archive) or (glob.has_magic(text) and not path.exists())
+        except OSError:  # a name that is too long
+            return None
     return list(list_image_paths(place, None)) if is_many else None
 
 
@@ -191,12 +194,15 @@ def check_label_column(data: Any, label: str | list[str]) -> None:
 
 def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
     columns = [label] if isinstance(label, str) else label or []
-    for name in {*columns, _image_column(frame, columns)}:
+    image_column = _image_column(frame, columns)
+    for name in {*columns, image_column}:
         if list(frame.columns).count(name) > 1:
             raise DataError(f"the table has several columns {name!r}; give each column a name of its own")
+    if image_column in columns:
+        raise DataError(f"label={image_column!r} is the column of images; pass the name of the column of labels")
     if isinstance(label, list):
         labels = pd.DataFrame(frame[label]) if set(label) <= set(frame.columns) else None
-        return Examples([as_image(one) for one in frame[_image_column(frame, label)]], frame.index, labels)
+        return Examples([as_image(one) for one in frame[image_column]], frame.index, labels)
     label_column, class_names = label, None
     empty_classes: Sequence[str] = ()
     if isinstance(frame, ImageDataset):
@@ -204,12 +210,11 @@ def _from_frame(frame: pd.DataFrame, label: str | list[str] | None) -> Examples:
         if label not in frame.columns:
             label_column = frame.label_column
     labels = frame[label_column] if label_column is not None and label_column in frame.columns else None
-    image_column = _image_column(frame, [] if label_column is None else [label_column])
     images = [as_image(one) for one in frame[image_column]]
     return Examples(images, frame.index, labels, class_names, empty_classes=empty_classes)
 
 
-def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
+def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> Any:
     """Return the column of images: that of a data set, `image`, or the only one whose values may be images."""
     declared = frame.image_column if isinstance(frame, ImageDataset) else "image"
     if declared in frame.columns:
@@ -221,7 +226,7 @@ def _image_column(frame: pd.DataFrame, label_columns: list[str]) -> str:
         if column not in label_columns and (is_file or isinstance(value, Path | bytes | Image.Image | np.ndarray)):
             candidates.append(column)
     if len(candidates) == 1:
-        return str(candidates[0])
+        return candidates[0]
     some = f", of which {candidates} may contain images" if candidates else ""
     raise DataError(
         f"there is no column {declared!r} of images; the columns are {list(map(str, frame.columns))}{some}. "

@@ -155,7 +155,8 @@ def write_predictor(
 
     front = best_trials(study.trials, objectives)
     costs = trial_costs(study.trials, cost_names(objectives)) if cost_names(objectives) else None
-    rows = trial_rows(study.trials, costs, [trial.number for trial in front])
+    selected = [one.trial for one in combination.members]
+    rows = trial_rows(study.trials, costs, [trial.number for trial in front], selected)
     for row in rows:
         if row["status"] == Status.RUNNING.value:  # when Ctrl-C or a kill ended the search
             row["status"] = "interrupted"

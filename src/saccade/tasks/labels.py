@@ -172,7 +172,8 @@ def _check_kinds(plain: Sequence[Any]) -> None:
                 "or one label for each"
             )
         if not isinstance(kind, str | int | float | bool):
-            raise DataError(f"a label is {kind!r} of type {type(kind).__name__}; expected text, a number or a bool")
+            given = f"a label is {kind!r} of type {type(kind).__name__}"
+            raise DataError(f"{given}; expected text, a number or a bool. Convert the column: data[label].astype(str)")
     if infinite := [label for label in plain if isinstance(label, float) and math.isinf(label)]:
         raise DataError(f"{len(infinite)} of {len(plain)} labels are infinite; leave those rows out")
     kinds = {"text" if isinstance(label, str) else "bools" if isinstance(label, bool) else "numbers" for label in plain}

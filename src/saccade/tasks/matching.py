@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -38,6 +39,11 @@ def match_classes(
     expected = names_of_classes(problem.classes, class_names)
     class_of: dict[str, Label] = {} if class_names else {_text(label): label for label in problem.classes}
     class_of |= dict(zip(expected, problem.classes, strict=True))
+    class_of = {_composed(text): label for text, label in class_of.items()} | class_of
+
+    def key(label: Any) -> str:
+        return text if (text := _text(label)) in class_of else _composed(text)
+
     named = labels
     if names is not None and are_numbers_of_classes(labels, names):
         named = labels.map(dict(enumerate(names)))
@@ -49,20 +55,25 @@ def match_classes(
     except TypeError:  # lists of labels, which `Problem.encode` refuses
         return examples
     if not set(distinct) <= set(problem.classes):
-        if unknown := [label for label in distinct if _text(label) not in class_of]:
-            given = set(map(_text, distinct))
-            lacking = [name for name in expected if name not in given]
+        if unknown := [label for label in distinct if key(label) not in class_of]:
+            given = set(map(key, distinct))
+            lacking = [name for name in expected if name not in given and _composed(name) not in given]
             raise DataError(
                 f"{what} has classes that {whose} does not have: {some(unknown)}. The classes of {whose} are "
                 f"{some(expected)}" + (f"; {what} lacks {some(lacking)}" if lacking else "")
             )
-        named = named.map(lambda label: class_of[_text(label)], na_action="ignore")
+        named = named.map(lambda label: class_of[key(label)], na_action="ignore")
     return replace(examples, labels=named, class_names=None if class_names is None else list(class_names))
 
 
 def _text(label: Any) -> str:
     """Return a label as text; whole numbers are the same as integers and as floats."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def _composed(text: str) -> str:
+    """Return text with composed accents: systems differ in the names of folders."""
+    return unicodedata.normalize("NFC", text)
 
 
 def widened(
@@ -79,7 +90,8 @@ def widened(
     if examples.class_names is not None and are_numbers_of_classes(labels, examples.class_names):
         labels = labels.map(dict(enumerate(examples.class_names)))
     known = set(names_of_classes(problem.classes, names)) | {_text(label) for label in problem.classes if names is None}
-    new = sorted({label for label in labels.dropna() if _text(label) not in known}, key=_text)
+    known |= set(map(_composed, known))
+    new = sorted({label for label in labels.dropna() if _composed(_text(label)) not in known}, key=_text)
     if not new:
         return problem, names
     if names is not None and all(isinstance(label, int) for label in problem.classes):

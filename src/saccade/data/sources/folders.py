@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
@@ -48,10 +49,14 @@ def images_by_class(
 ) -> dict[str, list[str]]:
     """Return the sorted images of each direct sub-folder, by its name; with `no_class`, all under "".
 
-    A `DataWarning` names sub-folders without images, and images that are in no sub-folder. Raises a DataError with the
+    Accents in names are composed, since systems differ in it; except if there is a folder of that name as well. A
+    `DataWarning` names sub-folders without images, and images that are in no sub-folder. Raises a DataError with the
     extensions searched for and found if no image is found.
     """
-    below = {"": folder} if no_class else {entry.name: Path(entry.path) for entry in _folders(folder)}
+    below = {"": folder} if no_class else {}
+    for entry in () if no_class else _folders(folder):
+        composed = unicodedata.normalize("NFC", entry.name)
+        below[entry.name if composed in below else composed] = Path(entry.path)
     found = {name: find_images(path, exts) for name, path in below.items()}
     if not any(found.values()):
         raise _no_images_error(folder, exts, no_class=no_class)

@@ -137,6 +137,7 @@ def existing_spelling(path: str | Path) -> str | Path:
             forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
             found = next((found / form for form in forms if os.path.lexists(found / form)), found / part)
         with_extension = (found.with_name(found.name + ending) for ending in _USUAL_EXTENSIONS if found.name)
-        if (there := next((each for each in (found, *with_extension) if each.is_file()), None)) is not None:
+        # Unlike `Path.is_file`, this raises no error for a name that is too long.
+        if (there := next(filter(os.path.isfile, (found, *with_extension)), None)) is not None:
             return str(there) if isinstance(path, str) else there
     return path
