@@ -213,13 +213,16 @@ def near_names(given: str, known: Iterable[str], num: int = 3) -> list[str]:
     if ours := [by_lower[word.lower()] for word in _translations(given) if word.lower() in by_lower]:
         return list(dict.fromkeys(ours))[:num]
     text = given.lower()
-    ratios = {name: difflib.SequenceMatcher(None, name, text).ratio() for name in by_lower}
-    near = {
-        name: ratio
-        for name, ratio in ratios.items()
-        # A lower ratio is chance, unless one name contains the other, such as holdout and holdout_frac.
-        if ratio >= 0.68 or (ratio >= 0.5 and min(len(name), len(text)) >= 4 and (name in text or text in name))
-    }
+    near = {}
+    for name in by_lower:
+        ratio = difflib.SequenceMatcher(None, name, text).ratio()
+        # A lower ratio is chance, unless one name contains the other, such as holdout and holdout_frac, or short names
+        # differ by one letter or two that are exchanged.
+        contains = min(len(name), len(text)) >= 4 and (name in text or text in name)
+        differences = [index for index, pair in enumerate(zip(name, text, strict=False)) if pair[0] != pair[1]]
+        is_typing_error = len(name) == len(text) > 2 and (len(differences) == 1 or sorted(name) == sorted(text))
+        if ratio >= 0.68 or (ratio >= 0.5 and (contains or is_typing_error)):
+            near[name] = ratio
     best = sorted(near, key=lambda name: (-near[name], name))[:num]
     return [by_lower[name] for name in best if near[name] > near[best[0]] - 0.2]
 

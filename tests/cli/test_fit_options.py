@@ -27,7 +27,7 @@ def table_of(splits: Path, split: str, csv: Path, folder: Path | None = None) ->
 
 
 def leaderboard(run: Path) -> pd.DataFrame:
-    return ImagePredictor.load(run).leaderboard().drop(columns="fit_time_s")
+    return ImagePredictor.load(run).leaderboard().drop(columns=["fit_time_s", "images_per_s"])
 
 
 def test_a_run_writes_the_file_that_repeats_it(saccade, splits, tmp_path, monkeypatch):

@@ -45,21 +45,10 @@ def test_json_round_trip_is_exact(problem: Problem, name: str | None) -> None:
     json.dumps(fitted.summary(problem))
 
 
-def test_records_of_older_formats_are_read() -> None:
-    assert Postprocessing.from_json({}) == Postprocessing()
+def test_entries_that_a_record_lacks_have_their_defaults() -> None:
     record = Postprocessing().to_json()
     del record["calibration"]["class_prior"], record["calibration"]["logit_adjustment"]
     assert Postprocessing.from_json(record) == Postprocessing()
-
-
-def test_names_of_formats_1_and_2_are_read() -> None:
-    problem, name = PROBLEMS[0]
-    fitted = fitted_to(*draw(problem), problem, make_metric(name, problem))
-    record = fitted.to_json()
-    old = {"class_prior": "shares", "metric_before": "figure_before", "metric_after": "figure_after"}
-    for part in ("calibration", "thresholds"):
-        record[part] = {old.get(key, key): value for key, value in record[part].items()}
-    assert Postprocessing.from_json(json.loads(json.dumps(record))) == fitted
 
 
 def test_balanced_accuracy_divides_by_the_prior_that_calibration_left() -> None:

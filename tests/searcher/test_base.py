@@ -41,7 +41,7 @@ def test_the_base_class_is_abstract():
 
 
 def test_the_message_for_a_wrong_space_has_an_example():
-    with pytest.raises(SpaceError, match=r"was given Int\(1, 2\) \(Int\). Write for instance Dict\("):
+    with pytest.raises(SpaceError, match=r"Int\(1, 2\) \(Int\) is not a mapping. Write for instance Dict\("):
         AlwaysDefault(Int(1, 2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,7 +100,8 @@ def _of(kind: Any) -> Any:
     return AfterValidator(checked)
 
 
-_AS_IS = PlainSerializer(lambda value: value)  # objects of the user in it are written as their `repr`
+# Objects of the user are written as their `repr`; pydantic would write the fields of dataclasses.
+_BY_REPR = PlainSerializer(lambda value: json.loads(json.dumps(value, default=repr)))
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class Choice:
     costs: dict[str, _Finite]  # of its network by name, as in `saccade.study.objectives.COSTS`
     blueprint: Blueprint
     # The entries of `ImagePredictor.fit_summary` that differ for this trial.
-    summary: Annotated[dict[str, Any], _of(_ChoiceSummary), _AS_IS]
+    summary: Annotated[dict[str, Any], _of(_ChoiceSummary), _BY_REPR]
     weights: _File = WEIGHTS
     postprocessing: _Postprocessing = field(default_factory=Postprocessing)
     has_seen_val: bool = False
@@ -181,8 +183,8 @@ class Description:
     metric: Text  # used for model selection
     eval_metric: Text | None  # its name as the user gave it; None for the default, and for a function
     class_names: list[str] | None  # names of integer labels, as the training data had them
-    summary: Annotated[dict[str, Any], _of(_Summary), _AS_IS]  # what `ImagePredictor.fit_summary` returns
-    trials: list[Annotated[dict[str, Any], _of(_Row), _AS_IS]]  # rows of the leaderboard
+    summary: Annotated[dict[str, Any], _of(_Summary), _BY_REPR]  # what `ImagePredictor.fit_summary` returns
+    trials: list[Annotated[dict[str, Any], _of(_Row), _BY_REPR]]  # rows of the leaderboard
     # The networks whose predictions are averaged, the one with the highest score first. Features and explanations are
     # those of the first one.
     members: Annotated[list[Member], Field(min_length=1, max_length=200)]
@@ -248,5 +250,5 @@ class Description:
         return names_of_classes(self.problem.classes, self.class_names)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `read` reads; objects of the user in it have no JSON form."""
+        """Return what `read` reads; objects of the user are their `repr`."""
         return {"format": FORMAT, "saccade": __version__, **TypeAdapter(Description).dump_python(self)}
