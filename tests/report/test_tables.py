@@ -27,8 +27,9 @@ def test_hyperparameters_equal_in_all_trials_are_printed_once_below():
 
 
 def test_a_lone_trial_shows_all_its_hyperparameters():
-    text = printed({"model": "a", "lr": 0.0012345})
+    text = printed({"model": "a", "lr": 0.0012345, "images_per_s": 2110.0})
     assert "0.00123" in text
+    assert "2,110" in text
     assert "all trials" not in text
 
 

@@ -82,7 +82,7 @@ def _cell(name: str, value: Any) -> str:
         return f"{value:.2f}" if value else ""
     if not isinstance(value, float):
         return str(value)
-    if name in ("num_params", "num_bytes"):
+    if name in ("num_params", "num_bytes") or (name == "images_per_s" and value >= 100):
         return f"{value:,.0f}"
     if name in ("epochs_done", "best_epoch"):  # integers, which pandas converts to float if one is missing
         return f"{value:.0f}"
