@@ -373,7 +373,7 @@ def read_weights_of(network: torch.nn.Module, path: Path) -> tuple[dict[str, tor
     """Return the tensors and the metadata of a file of this network's weights; raise errors as `load_weights` does."""
     try:
         if not path.is_file():
-            raise SavedPredictorError(f"{path} cannot be loaded: there is no such file, or it is not a regular file")
+            raise SavedPredictorError(f"{path} cannot be loaded: it does not exist or is not a regular file")
         expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
         with safe_open(path, framework="pt") as file:  # nothing is read before names and shapes are known
             found = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 (it is not a dict)

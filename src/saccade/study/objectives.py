@@ -79,7 +79,7 @@ def trial_costs(trials: Sequence[Trial], names: Collection[str]) -> dict[int, di
 
 
 def speed_limits(min_images_per_s: float | None, max_latency_ms: float | None) -> dict[str, float]:
-    """Return the limits of costs by name; None is no limit."""
+    """Return the given limits of costs by name, without those that are None."""
     limits = {"image_ms": min_images_per_s and 1000 / min_images_per_s, "latency_ms": max_latency_ms}
     return {name: limit for name, limit in limits.items() if limit is not None}
 

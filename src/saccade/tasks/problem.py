@@ -309,7 +309,7 @@ class Multilabel(Classification):
         return probabilities
 
     def conformity(self, predictions: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        return np.zeros(0)  # there are no conformal sets of label sets
+        return np.zeros(0)  # conformal sets are not defined for several labels
 
     def prediction_sets(self, predictions: np.ndarray, in_set: np.ndarray, min_conformity: float) -> list[Any]:
         self.require_one_class("a set of labels")
