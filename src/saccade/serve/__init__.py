@@ -1,0 +1,1 @@
+"""An HTTP server of a predictor, or of an exported ONNX file."""
