@@ -141,7 +141,8 @@ class SingleLabel(Classification):
         return logs - logs.amax(1, keepdim=True)
 
     def given_labels(self, probabilities: torch.Tensor) -> torch.Tensor:
-        return functional.one_hot(probabilities.argmax(1), len(self.classes)).bool()
+        # Not `one_hot`, whose check of its values some export formats cannot express.
+        return probabilities.argmax(1, keepdim=True) == torch.arange(len(self.classes), device=probabilities.device)
 
     def confidences(self, probabilities: np.ndarray) -> np.ndarray:
         return np.asarray(probabilities.max(1)[None])
