@@ -19,6 +19,7 @@ from saccade.cli.check import check
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.predict import explain, predict
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
+from saccade.cli.serve import serve
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
@@ -77,6 +78,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
+    "serve": serve,
     "models": models,
     "doctor": doctor,
 }
