@@ -26,7 +26,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 FENCE = re.compile(r"^```(?P<language>\w*)(?P<attributes>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
-NOT_OURS = ("saccade sample-data ", "pip ", "make ", "git ", "export ", ". .venv")
+NOT_OURS = ("saccade sample-data ", "saccade serve ", "curl ", "echo ", "pip ", "make ", "git ", "export ", ". .venv")
 """How lines of a shell begin that are not tested here."""
 
 

@@ -49,4 +49,6 @@ def serve(model: ImagePredictor | str | Path, **settings: Any) -> None:
         served = open_model(Path(model).expanduser())
     else:
         served = ServedPredictor(model)
-    run_server(served, given, lambda url, _: print(f"Serving {served.info.name} at {url} (Ctrl-C stops it)", flush=True))  # noqa: T201
+    run_server(
+        served, given, lambda url, _: print(f"Serving {served.info.name} at {url} (Ctrl-C stops it)", flush=True)
+    )  # noqa: T201

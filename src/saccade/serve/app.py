@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import os
 import time
 from collections.abc import AsyncIterator
@@ -32,6 +33,7 @@ from saccade.serve.reference import reference_page
 from saccade.serve.settings import ServerSettings
 from saccade.serve.uploads import Base64Images, Receiver, RequestError, Upload, busy, unreadable
 
+_log = logging.getLogger("saccade.serve")
 PAGE = Path(__file__).with_name("page")
 PUBLIC = ("/", "/health", "/ready", "/docs", "/openapi.json", "/static/")  # that require no key
 SECURITY_HEADERS = {
@@ -206,6 +208,12 @@ class _Gate:
                     headers={"WWW-Authenticate": "Bearer"},
                 )
                 await _response(error)(scope, receive, send_counted)
+        except Exception:
+            _log.exception("%s %s failed", scope["method"], path)
+            if status:
+                raise
+            error = RequestError(500, "internal_error", "The server failed. Its log has the reason.")
+            await _response(error)(scope, receive, send_counted)
         except asyncio.CancelledError:  # the server stops, and the request takes too long
             if not status:
                 await _response(busy("The server stops.", "stopping"))(scope, receive, send_counted)
@@ -373,10 +381,6 @@ def create_app(model: ServedModel, settings: ServerSettings | None = None) -> Fa
         }.get(error.status_code, str(error.detail))
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
         return _response(RequestError(error.status_code, code, text, headers=dict(error.headers or {})))
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:  # noqa: ARG001  the server logs it
-        return _response(RequestError(500, "internal_error", "The server failed. Its log has the reason."))
 
     endpoints = frozenset(path for path in app.openapi()["paths"])
     app.add_middleware(_Gate, api_key=settings.api_key(), metrics=metrics, endpoints=endpoints)

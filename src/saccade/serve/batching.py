@@ -96,6 +96,8 @@ class Batcher:
     def _decode_all(self) -> None:
         self._initialize()
         while (image := self._undecoded.get()) is not None:
+            with self._changed:  # decoded images take memory
+                self._changed.wait_for(lambda: len(self._ready) < 2 * self._max_batch)
             error: Exception | None = None
             if not image.future.done():
                 try:
@@ -109,7 +111,7 @@ class Batcher:
                     image.ready_s = time.monotonic()
                     self._ready.append(image)
                 if len(self._ready) in (1, self._max_batch) or not self._num_undecoded:
-                    self._changed.notify()
+                    self._changed.notify_all()
             if is_dropped:
                 self._loop.call_soon_threadsafe(self._finish, [image], [error])
 
@@ -133,6 +135,7 @@ class Batcher:
                 if (left_s := deadline_s - time.monotonic()) <= 0:
                     break
                 self._changed.wait(left_s)
+            self._changed.notify_all()  # there is room for decoded images
             return [self._ready.popleft() for _ in range(min(self._max_batch, len(self._ready)))]
 
     def _finish(self, batch: Sequence[_Image], results: Sequence[Any]) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from pydantic import BaseModel
 
 from saccade._version import __version__
-from saccade.data.decoding import image_size, read_image
+from saccade.data.decoding import decode_image, image_size, read_image
+from saccade.data.store.stored_form import pixels_of, stored_size
 from saccade.errors import ImageReadError, SaccadeError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 COVERAGE = 0.9  # of the sets, if there are validation images enough
 NUM_NEIGHBOURS = 4
+# Images that an exported file gets in their own size, so that it computes what `predict` does. Larger ones are shrunk by
+# Pillow, which differs by one of 255 levels in few pixels: they would take much memory while they wait.
+MAX_EXPORTED_PIXELS = 2_000_000
 MAP_SIDE, THUMBNAIL_SIDE = 512, 160  # longer sides in pixels
 
 
@@ -77,9 +81,9 @@ class ServedPredictor(ServedModel):
     """An `ImagePredictor`."""
 
     def __init__(self, predictor: ImagePredictor) -> None:
+        from saccade.fit.run_folder import DATA
         from saccade.inference.classifier import head_of
         from saccade.inference.feature_bank import FALSE_ALARM_RATE
-        from saccade.fit.run_folder import DATA
         from saccade.insight.embeddings import EMBEDDINGS
 
         self._pipeline = pipeline = predictor.pipeline
@@ -140,7 +144,7 @@ class ServedPredictor(ServedModel):
                 {
                     "label": label,
                     "probability": None if of_label is None else round(of_label, 8),
-                    "probabilities": dict(zip(self._names, probabilities[row], strict=True)) or None,
+                    "probabilities": dict(zip(self._names, probabilities[row], strict=True)) if self._names else None,
                     "set": None if labels is None else [self._name_of.get(each, each) for each in labels],
                     "unknown": bool(found.unknown[row]) if self.info.has_novelty else None,
                     "novelty": round(float(found.novelty[row]), 6) if self.info.has_novelty else None,
@@ -172,7 +176,12 @@ class ServedPredictor(ServedModel):
             label = self._names[found.main_class[row]] if found.problem.has_classes else float(found.labels[row])
             probability = float(found.predictions[row, found.main_class[row]]) if found.problem.has_classes else None
             answers.append(
-                {"label": label, "probability": probability, "heatmap": _data_url(heatmap, "PNG"), "neighbours": of_image}
+                {
+                    "label": label,
+                    "probability": probability,
+                    "heatmap": _data_url(heatmap, "PNG"),
+                    "neighbours": of_image,
+                }
             )
         return answers
 
@@ -211,6 +220,72 @@ class ServedPredictor(ServedModel):
                     }
                 )
             answers.append(shown)
+        return answers
+
+
+class ServedOnnx(ServedModel):
+    """An ONNX file that ``saccade export`` has written. It requires no torch."""
+
+    def __init__(self, path: Path) -> None:
+        from saccade.export.onnx_model import OnnxModel
+
+        self._model = OnnxModel(path)
+        metadata = self._model.metadata
+        self._names = metadata.class_names
+        self._novelty_threshold = metadata.novelty_threshold
+        self.info = ModelInfo(
+            name=" + ".join(dict.fromkeys(each.name for each in metadata.models)),
+            saccade_version=metadata.saccade_version,
+            problem_type=metadata.problem_type,
+            class_names=self._names,
+            metrics=metadata.metrics,
+            coverage=metadata.coverage,
+            can_embed=False,
+            can_explain=False,
+            has_neighbours=False,
+            has_novelty=self._novelty_threshold is not None,
+        )
+        self.predict([np.zeros((32, 32, metadata.preprocessing.channels), np.uint8)])  # the first one takes longer
+
+    def decode(self, data: bytes) -> Any:
+        preprocessing = self._model.metadata.preprocessing
+        side = preprocessing.shorter_side
+        decoded = decode_image(data, min_shorter_side=side, channels=preprocessing.channels)
+        image = decoded.image
+        if image.width * image.height > MAX_EXPORTED_PIXELS:
+            size = stored_size(*image.size, side)
+            image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return pixels_of(image)
+
+    def predict(self, images: list[Any]) -> list[dict[str, Any]]:
+        found = self._model.predict(images)
+        answers = []
+        for row in range(len(images)):
+            probabilities = (
+                np.zeros(0) if "prediction" in found else found["probabilities"][row].astype(np.float64).round(8)
+            )
+            given: Any = None
+            if "label" in found:
+                given = self._names[found["label"][row]]
+            elif "given" in found:
+                given = [self._names[number] for number in np.flatnonzero(found["given"][row])]
+            in_set: Any = None
+            if "set_mask" in found:
+                order = np.argsort(-probabilities, kind="stable")
+                in_set = [self._names[number] for number in order if found["set_mask"][row, number]]
+            elif "interval" in found:
+                in_set = found["interval"][row].tolist()
+            novelty = float(found["novelty"][row]) if self._novelty_threshold is not None else None
+            answers.append(
+                {
+                    "label": float(found["prediction"][row]) if given is None else given,
+                    "probability": float(probabilities[found["label"][row]]) if "label" in found else None,
+                    "probabilities": dict(zip(self._names, probabilities.tolist(), strict=True)) or None,
+                    "set": in_set,
+                    "unknown": None if novelty is None else novelty > self._novelty_threshold,
+                    "novelty": None if novelty is None else round(novelty, 6),
+                }
+            )
         return answers
 
 

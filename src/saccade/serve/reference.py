@@ -50,7 +50,8 @@ If the server has a key, send it as a header: <code>Authorization: Bearer KEY</c
 def _section(path: str, method: str, operation: dict[str, Any]) -> str:
     types = operation.get("requestBody", {}).get("content", {})
     given = "".join(
-        f"<li><code>{escape(each)}</code>: {escape(_shape(body.get('schema', {})))}</li>" for each, body in types.items()
+        f"<li><code>{escape(each)}</code>: {escape(_shape(body.get('schema', {})))}</li>"
+        for each, body in types.items()
     )
     rows = "".join(
         f"<tr><th scope='row'>{status}</th><td>{escape(_STATUSES.get(status, answer['description']))}</td></tr>"

@@ -34,7 +34,9 @@ class ServerSettings:
     host: str = _option("127.0.0.1", "ADDRESS", "Address to listen on; 0.0.0.0 is all of this machine.")
     port: int = _option(8000, "NUM", "Port to listen on; 0 chooses a free one.")
     api_key_file: Path | None = _option(
-        None, "FILE", f"File with the key that clients must send. {KEY_VARIABLE} in the environment has the same effect."
+        None,
+        "FILE",
+        f"File with the key that clients must send. {KEY_VARIABLE} in the environment has the same effect.",
     )
     cors: tuple[str, ...] = _option(
         (), "ORIGIN", "Web site whose pages may call this server, such as https://example.org; can be repeated."

@@ -65,7 +65,9 @@ class Receiver:
         """Return the images of a request; a RequestError has what is wrong with it. Call `release` after it."""
         content_type, options = parse_options_header(request.headers.get("content-type"))
         is_multipart, is_json = content_type == b"multipart/form-data", content_type == b"application/json"
-        if not (is_multipart or is_json or content_type == b"application/octet-stream" or content_type[:6] == b"image/"):
+        if not (
+            is_multipart or is_json or content_type == b"application/octet-stream" or content_type[:6] == b"image/"
+        ):
             given = _printable(content_type.decode("latin-1")) or "none"
             raise RequestError(
                 415,
@@ -84,10 +86,16 @@ class Receiver:
             body = await asyncio.wait_for(self._body(request), self.timeout_s)
         except asyncio.TimeoutError:
             raise RequestError(
-                408, "timeout", f"The request was not received within {self.timeout_s:g} s.", None, {"Connection": "close"}
+                408,
+                "timeout",
+                f"The request was not received within {self.timeout_s:g} s.",
+                None,
+                {"Connection": "close"},
             ) from None
         except ClientDisconnect:
-            raise RequestError(400, "invalid_request", "The connection was closed before the end of the body.") from None
+            raise RequestError(
+                400, "invalid_request", "The connection was closed before the end of the body."
+            ) from None
         if not body:
             raise RequestError(400, "no_images", "The body is empty. Send at least one image.")
 
@@ -122,7 +130,9 @@ class Receiver:
 
     def _too_large(self) -> RequestError:
         return RequestError(
-            413, "request_too_large", f"The request has more than {self.max_bytes / 1e6:g} MB. Send smaller images, or fewer."
+            413,
+            "request_too_large",
+            f"The request has more than {self.max_bytes / 1e6:g} MB. Send smaller images, or fewer.",
         )
 
     def too_many_images(self) -> RequestError:
@@ -178,7 +188,9 @@ class Receiver:
             parser.write(body)
             parser.finalize()
         except FormParserError as error:
-            raise RequestError(400, "invalid_request", f"The multipart body is malformed: {_printable(str(error))}") from None
+            raise RequestError(
+                400, "invalid_request", f"The multipart body is malformed: {_printable(str(error))}"
+            ) from None
         if not is_complete:
             raise RequestError(400, "invalid_request", "The multipart body ends before its last boundary.")
         if not uploads:
@@ -194,7 +206,7 @@ class Receiver:
             raise RequestError(
                 400,
                 "invalid_request",
-                f'The JSON is invalid ({_printable(": ".join(filter(None, [where, first["msg"]])))}). '
+                f"The JSON is invalid ({_printable(': '.join(filter(None, [where, first['msg']])))}). "
                 'Send {"images": ["<base64>", …]}.',
             ) from None
         if len(given) > self.max_images:

@@ -19,7 +19,6 @@ from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import ImageReadError
 
-
 DecodedForms = dict[tuple[int, int], "npt.NDArray[np.uint8]"]
 """What `read_as_stored` returns for one image, by shorter side and number of channels."""
 
