@@ -110,7 +110,15 @@ def test_a_fit_with_distillation_returns_the_student_and_keeps_the_teacher(
     frame = make_colours(12, ("blue", "green", "red"))
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     space = {**tiny, "pretrained": True, "epochs": 1, "lr": Categorical(3e-3, 1e-3)}
-    predictor.fit(frame, hyperparameters=space, weights=tiny_weights, num_trials=2, time_limit=None, distill=True)
+    predictor.fit(
+        frame,
+        hyperparameters=space,
+        weights=tiny_weights,
+        num_trials=2,
+        time_limit=None,
+        distill=True,
+        executor="inline",
+    )
     summary = predictor.fit_summary()
     found = summary["distillation"]
     teacher = ImagePredictor.load(found["teacher_path"], verbosity=0)
@@ -163,7 +171,7 @@ def test_a_message_says_by_how_much_a_student_is_worse() -> None:
 @pytest.mark.parametrize("besides", [{"refit_full": True}, {"num_folds": 3}, {"objectives": ["accuracy", "latency"]}])
 def test_options_that_contradict_distillation_are_refused(besides: dict[str, Any]) -> None:
     assert find_preset("fast_inference").options["distill"]
-    with pytest.raises(HyperparameterError, match="distill=True .* is not supported together with"):
+    with pytest.raises(HyperparameterError, match=r"distill=True .* is not supported together with"):
         FitOptions.of(besides).with_defaults(find_preset("fast_inference").options)
     assert FitOptions.of({**besides, "distill": False}).with_defaults(find_preset("fast_inference").options)
 

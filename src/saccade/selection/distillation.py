@@ -135,7 +135,7 @@ def soft_targets(teacher: Combination, task: ImageTask, deadline: Deadline) -> n
     else:
         soft = problem.encode(mean[:, 0])[:, None]
     labels[known] = TEACHER_PART * soft + (1 - TEACHER_PART) * labels[known]
-    return labels
+    return np.asarray(labels)
 
 
 def _predictions(one: Candidate, task: ImageTask, deadline: Deadline) -> np.ndarray:
