@@ -66,10 +66,10 @@ def serving(model: ServedModel, **settings: Any) -> Iterator[Served]:
     assert not thread.is_alive()
 
 
-def png(pixels: np.ndarray | Image.Image, format: str = "PNG", **options: Any) -> bytes:
+def png(pixels: np.ndarray | Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
-    image.save(file, format, **options)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 

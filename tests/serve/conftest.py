@@ -13,9 +13,9 @@ import pytest
 for package in ("fastapi", "httptools", "uvicorn"):
     pytest.importorskip(package, reason="the extra serve is not installed")
 
-from contracts.servers import Served, photo, serving
-from saccade import ImagePredictor
-from saccade.serve.models import ServedPredictor
+from contracts.servers import Served, photo, serving  # noqa: E402  after the packages that it needs
+from saccade import ImagePredictor  # noqa: E402
+from saccade.serve.models import ServedPredictor  # noqa: E402
 
 TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}
 

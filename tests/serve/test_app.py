@@ -371,7 +371,7 @@ def test_a_model_that_lacks_an_ability_answers_404(model: ServedPredictor) -> No
             assert path[1:] in error["message"]
 
 
-def test_an_error_of_the_server_is_not_shown(model: ServedPredictor, capfd: pytest.CaptureFixture[str]) -> None:
+def test_an_error_of_the_server_is_not_shown(model: ServedPredictor, caplog: pytest.LogCaptureFixture) -> None:
     class Broken(ServedPredictor):
         def __init__(self) -> None:
             vars(self).update(vars(model))
@@ -382,4 +382,4 @@ def test_an_error_of_the_server_is_not_shown(model: ServedPredictor, capfd: pyte
     with serving(Broken()) as served:
         error = error_of(post_files(served, {"a": png(photo(1))}), 500, "internal_error")
     assert "secret" not in json.dumps(error)
-    assert "the secret reason" in capfd.readouterr().err
+    assert "the secret reason" in caplog.text

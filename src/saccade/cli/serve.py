@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -29,19 +28,17 @@ def serve(model: Model, **settings: Any) -> None:
 
 def _options() -> list[inspect.Parameter]:
     """Return an option for each field of `ServerSettings`, as Typer reads them from a signature."""
-    hints = get_type_hints(ServerSettings)
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=list(field.default) if field.name == "cors" else field.default,
-            annotation=Annotated[
-                list[str] if field.name == "cors" else hints[field.name],
-                typer.Option(metavar=field.metadata["metavar"], help=field.metadata["help"]),
-            ],
+    options = []
+    for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
+        kind, (metavar, text) = hint.__origin__, hint.__metadata__
+        default = getattr(ServerSettings, name)
+        if isinstance(default, tuple):  # Typer has lists for options that can be repeated
+            kind, default = list[str], list(default)
+        annotation = Annotated[kind, typer.Option(metavar=metavar, help=text)]
+        options.append(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         )
-        for field in fields(ServerSettings)
-    ]
+    return options
 
 
 _PARAMETERS = [inspect.signature(serve, eval_str=True).parameters["model"], *_options()]

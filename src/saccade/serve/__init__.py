@@ -6,6 +6,7 @@ It imports torch only for a predictor.
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,10 +46,10 @@ def serve(model: ImagePredictor | str | Path, **settings: Any) -> None:
     from saccade.serve.models import ServedPredictor, open_model  # these import the libraries
     from saccade.serve.server import run_server
 
-    if isinstance(model, str | Path):
-        served = open_model(Path(model).expanduser())
-    else:
-        served = ServedPredictor(model)
-    run_server(
-        served, given, lambda url, _: print(f"Serving {served.info.name} at {url} (Ctrl-C stops it)", flush=True)
-    )  # noqa: T201
+    served = open_model(Path(model).expanduser()) if isinstance(model, str | Path) else ServedPredictor(model)
+
+    def announce(url: str, _: object) -> None:
+        sys.stdout.write(f"Serving {served.info.name} at {url} (Ctrl-C stops it)\n")
+        sys.stdout.flush()
+
+    run_server(served, given, announce)

@@ -35,6 +35,7 @@ from saccade.serve.uploads import Base64Images, Receiver, RequestError, Upload, 
 
 _log = logging.getLogger("saccade.serve")
 PAGE = Path(__file__).with_name("page")
+MAX_EXPLAINED = 8  # images that are explained together
 PUBLIC = ("/", "/health", "/ready", "/docs", "/openapi.json", "/static/")  # that require no key
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -231,6 +232,121 @@ class _Gate:
         return hmac.compare_digest(given.encode("latin-1", "replace"), self._key)
 
 
+class _Service:
+    """The endpoints, and the state that they share."""
+
+    def __init__(self, model: ServedModel, settings: ServerSettings) -> None:
+        self.model, self.settings, self.metrics = model, settings, Metrics()
+        self.receiver = Receiver(
+            settings.max_bytes, settings.queue, settings.timeout_s, max(8 * settings.max_bytes, 256_000_000)
+        )
+        self.batchers: dict[str, Batcher] = {}  # while the application runs
+        self.metrics.queue.set_function(lambda: sum(each.num_waiting for each in self.batchers.values()))
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Start the threads, and stop them."""
+        model, max_batch = self.model, self.settings.max_batch
+
+        def batcher(decode: Any, compute: Any, num_threads: int, max_batch: int) -> Batcher:
+            return Batcher(
+                decode,
+                compute,
+                max_batch=max_batch,
+                max_wait_s=self.settings.max_wait_ms / 1e3,
+                max_images=self.settings.queue,
+                num_threads=num_threads,
+                initialize=model.initialize_thread,
+                on_batch=self.metrics.batches.observe,
+            )
+
+        before = Image.MAX_IMAGE_PIXELS
+        # Pillow raises an error from twice this number on, also for a picture inside of an icon.
+        Image.MAX_IMAGE_PIXELS = int(self.settings.max_megapixels * 1e6 / 2)
+        num_threads = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
+        self.batchers["predict"] = batcher(model.decode, model.predict, num_threads, max_batch)
+        if model.info.can_embed:
+            self.batchers["embed"] = batcher(model.decode, model.embed, 1, max_batch)
+        if model.info.can_explain:
+            self.batchers["explain"] = batcher(lambda data: (data, model.decode(data)), model.explain, 1, MAX_EXPLAINED)
+        app.state.is_ready = True
+        try:
+            yield
+        finally:
+            app.state.is_ready = False
+            for each in self.batchers.values():
+                each.close()
+            self.batchers.clear()
+            Image.MAX_IMAGE_PIXELS = before
+
+    async def predict(self, request: Request) -> Response:
+        """Return the label of each image, and its probabilities."""
+        uploads, found = await self._results(request, "predict")
+        named = [{"name": upload.name, **each} for upload, each in zip(uploads, found, strict=True)]
+        return _Answer({"predictions": named})
+
+    async def embed(self, request: Request) -> Response:
+        """Return a vector of features for each image, for search and clustering."""
+        _, found = await self._results(request, "embed")
+        return _Answer({"embeddings": found})
+
+    async def explain(self, request: Request) -> Response:
+        """Return the regions that determine each label as a picture, and the most similar training images."""
+        uploads, found = await self._results(request, "explain")
+        named = [{"name": upload.name, **each} for upload, each in zip(uploads, found, strict=True)]
+        return _Answer({"explanations": named})
+
+    async def describe(self) -> ModelInfo:
+        """Return the classes of the model, its metrics, and what it can do."""
+        return self.model.info
+
+    async def health(self) -> Status:
+        """Return status 200 while the process runs."""
+        return Status(status="ok")
+
+    async def ready(self, request: Request) -> Response:
+        """Return status 200 while images are accepted, and 503 when the server starts or stops."""
+        state = request.app.state
+        if state.is_stopping or not state.is_ready:
+            raise busy("The server stops." if state.is_stopping else "The server starts.", "not_ready")
+        return _Answer({"status": "ready"})
+
+    async def prometheus(self) -> Response:
+        """Return metrics for Prometheus."""
+        text = generate_latest(self.metrics.registry)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def reference(self, request: Request) -> Response:
+        """Return the page that describes the endpoints."""
+        return HTMLResponse(reference_page(request.app.openapi()))
+
+    async def page(self) -> Response:
+        """Return the page for people."""
+        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
+
+    async def _results(self, request: Request, what: str) -> tuple[list[Upload], list[Any]]:
+        """Return the images of a request, and the result of each."""
+        request.state.num_bytes = 0
+        try:
+            if what not in self.batchers:
+                raise RequestError(404, "not_available", f"This model cannot {what} images.")
+            if request.app.state.is_stopping:
+                raise busy("The server stops.", "stopping")
+            uploads = await self.receiver.receive(request)
+            files = [upload.data for upload in uploads]
+            found = await self.batchers[what].submit(files, self.settings.timeout_s)
+        except QueueFullError:
+            raise busy("Too many images are waiting. Try again later.") from None
+        except asyncio.TimeoutError:
+            raise busy(f"The answer was not ready within {self.settings.timeout_s:g} s. Try again later.") from None
+        finally:
+            self.receiver.release(request)
+        if any(isinstance(each, Exception) for each in found):
+            _raise(uploads, found)
+        self.metrics.images.inc(len(found))
+        return uploads, found
+
+
 def create_app(model: ServedModel, settings: ServerSettings | None = None) -> FastAPI:
     """Return the web application of a model.
 
@@ -249,141 +365,32 @@ def create_app(model: ServedModel, settings: ServerSettings | None = None) -> Fa
     >>> app = create_app(open_model(Path("run")), ServerSettings(max_batch=8))    # doctest: +SKIP
     """
     settings = settings or ServerSettings()
-    metrics = Metrics()
-    receiver = Receiver(
-        settings.max_bytes, settings.queue, settings.timeout_s, max(8 * settings.max_bytes, 256_000_000)
-    )
-    batchers: dict[str, Batcher] = {}
-
-    @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        def batcher(decode: Any, compute: Any, num_threads: int, max_batch: int) -> Batcher:
-            return Batcher(
-                decode,
-                compute,
-                max_batch=max_batch,
-                max_wait_s=settings.max_wait_ms / 1e3,
-                max_images=settings.queue,
-                num_threads=num_threads,
-                initialize=model.initialize_thread,
-                on_batch=metrics.batches.observe,
-            )
-
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, settings.max_megapixels * 1e6 / 2  # type: ignore[assignment]
-        num_threads = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
-        batchers["predict"] = batcher(model.decode, model.predict, num_threads, settings.max_batch)
-        if model.info.can_embed:
-            batchers["embed"] = batcher(model.decode, model.embed, 1, settings.max_batch)
-        if model.info.can_explain:
-            batchers["explain"] = batcher(lambda data: (data, model.decode(data)), model.explain, 1, 8)
-        metrics.queue.set_function(lambda: sum(each.num_waiting for each in batchers.values()))
-        app.state.is_ready = True
-        try:
-            yield
-        finally:
-            app.state.is_ready = False
-            for each in batchers.values():
-                each.close()
-            Image.MAX_IMAGE_PIXELS = before
-
+    service = _Service(model, settings)
     app = FastAPI(
         title=f"Saccade: {model.info.name}",
         version=__version__,
         description="Classifies images." if model.info.class_names else "Predicts a number for each image.",
-        lifespan=lifespan,
+        lifespan=service.lifespan,
         docs_url=None,
         redoc_url=None,
     )
     app.state.is_ready = app.state.is_stopping = False
-
-    async def results(request: Request, what: str) -> tuple[list[Upload], list[Any]]:
-        """Return the images of a request, and the result of each."""
-        request.state.num_bytes = 0
-        try:
-            if what not in batchers:
-                raise RequestError(404, "not_available", f"This model cannot {what} images.")
-            if app.state.is_stopping:
-                raise busy("The server stops.", "stopping")
-            uploads = await receiver.receive(request)
-            found = await batchers[what].submit([upload.data for upload in uploads], settings.timeout_s)
-        except QueueFullError:
-            raise busy("Too many images are waiting. Try again later.") from None
-        except asyncio.TimeoutError:
-            raise busy(f"The answer was not ready within {settings.timeout_s:g} s. Try again later.") from None
-        finally:
-            receiver.release(request)
-        if any(isinstance(each, Exception) for each in found):
-            _raise(uploads, found)
-        metrics.images.inc(len(found))
-        return uploads, found
-
-    @app.post("/predict", response_model=Predictions, responses=_OF_IMAGES, openapi_extra=_BODY)
-    async def predict(request: Request) -> Response:
-        """Return the label of each image, and its probabilities."""
-        uploads, found = await results(request, "predict")
-        named = [{"name": upload.name, **each} for upload, each in zip(uploads, found, strict=True)]
-        return _Answer({"predictions": named})
-
-    @app.post("/embed", response_model=Embeddings, responses=_OF_IMAGES, openapi_extra=_BODY)
-    async def embed(request: Request) -> Response:
-        """Return a vector of features for each image, for search and clustering."""
-        _, found = await results(request, "embed")
-        return _Answer({"embeddings": found})
-
-    @app.post("/explain", response_model=Explanations, responses=_OF_IMAGES, openapi_extra=_BODY)
-    async def explain(request: Request) -> Response:
-        """Return the regions that determine each label as a picture, and the most similar training images."""
-        uploads, found = await results(request, "explain")
-        named = [{"name": upload.name, **each} for upload, each in zip(uploads, found, strict=True)]
-        return _Answer({"explanations": named})
-
-    @app.get("/model", responses=_errors(401))
-    async def describe() -> ModelInfo:
-        """Return the classes of the model, its metrics, and what it can do."""
-        return model.info
-
-    @app.get("/health")
-    async def health() -> Status:
-        """Return status 200 while the process runs."""
-        return Status(status="ok")
-
-    @app.get("/ready", response_model=Status, responses=_errors(503))
-    async def ready() -> Response:
-        """Return status 200 while images are accepted, and 503 when the server starts or stops."""
-        if app.state.is_stopping or not app.state.is_ready:
-            raise busy("The server stops." if app.state.is_stopping else "The server starts.", "not_ready")
-        return _Answer({"status": "ready"})
-
-    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}, **_errors(401)}, response_class=Response)
-    async def prometheus() -> Response:
-        """Return metrics for Prometheus."""
-        return Response(generate_latest(metrics.registry), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @app.get("/docs", include_in_schema=False)
-    async def reference() -> Response:
-        return HTMLResponse(reference_page(app.openapi()))
-
-    @app.get("/", include_in_schema=False)
-    async def page() -> Response:
-        return FileResponse(PAGE / "index.html", headers={"Cache-Control": "no-cache"})
-
+    of_images: dict[str, Any] = {"responses": _OF_IMAGES, "openapi_extra": _BODY}
+    app.post("/predict", response_model=Predictions, **of_images)(service.predict)
+    app.post("/embed", response_model=Embeddings, **of_images)(service.embed)
+    app.post("/explain", response_model=Explanations, **of_images)(service.explain)
+    app.get("/model", responses=_errors(401))(service.describe)
+    app.get("/health")(service.health)
+    app.get("/ready", response_model=Status, responses=_errors(503))(service.ready)
+    as_text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {}}}}
+    app.get("/metrics", responses={**as_text, **_errors(401)}, response_class=Response)(service.prometheus)
+    app.get("/docs", include_in_schema=False)(service.reference)
+    app.get("/", include_in_schema=False)(service.page)
     app.mount("/static", StaticFiles(directory=PAGE))
-
-    @app.exception_handler(RequestError)
-    async def refused(request: Request, error: RequestError) -> Response:  # noqa: ARG001
-        return _response(error)
-
-    @app.exception_handler(HTTPException)
-    async def unknown(request: Request, error: HTTPException) -> Response:
-        text = {
-            404: f"There is no {request.url.path[:200]!r} here. See /docs.",
-            405: f"{request.url.path[:200]} does not accept {request.method[:20]}. See /docs.",
-        }.get(error.status_code, str(error.detail))
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
-        return _response(RequestError(error.status_code, code, text, headers=dict(error.headers or {})))
-
-    endpoints = frozenset(path for path in app.openapi()["paths"])
-    app.add_middleware(_Gate, api_key=settings.api_key(), metrics=metrics, endpoints=endpoints)
+    app.exception_handler(RequestError)(_refused)
+    app.exception_handler(HTTPException)(_unknown)
+    endpoints = frozenset(app.openapi()["paths"])
+    app.add_middleware(_Gate, api_key=settings.api_key(), metrics=service.metrics, endpoints=endpoints)
     if settings.cors:
         app.add_middleware(
             CORSMiddleware,
@@ -392,6 +399,19 @@ def create_app(model: ServedModel, settings: ServerSettings | None = None) -> Fa
             allow_headers=["Authorization", "Content-Type", "X-API-Key"],
         )
     return app
+
+
+async def _refused(request: Request, error: RequestError) -> Response:  # noqa: ARG001  FastAPI passes both
+    return _response(error)
+
+
+async def _unknown(request: Request, error: HTTPException) -> Response:
+    text = {
+        404: f"There is no {request.url.path[:200]!r} here. See /docs.",
+        405: f"{request.url.path[:200]} does not accept {request.method[:20]}. See /docs.",
+    }.get(error.status_code, str(error.detail))
+    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "invalid_request")
+    return _response(RequestError(error.status_code, code, text, headers=dict(error.headers or {})))
 
 
 def _response(error: RequestError) -> Response:

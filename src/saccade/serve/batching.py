@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import threading
 import time
@@ -48,7 +49,7 @@ class Batcher:
         max_images: int,
         num_threads: int,
         initialize: Callable[[], None] = lambda: None,
-        on_batch: Callable[[int], None] = lambda num: None,
+        on_batch: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._decode, self._compute, self._initialize, self._on_batch = decode, compute, initialize, on_batch
         self._max_batch, self._max_wait_s, self._max_images = max_batch, max_wait_s, max_images
@@ -113,7 +114,7 @@ class Batcher:
                 if len(self._ready) in (1, self._max_batch) or not self._num_undecoded:
                     self._changed.notify_all()
             if is_dropped:
-                self._loop.call_soon_threadsafe(self._finish, [image], [error])
+                self._deliver([image], [error])
 
     def _compute_all(self) -> None:
         while batch := self._next_batch():
@@ -122,7 +123,7 @@ class Batcher:
                 results = self._compute([image.data for image in batch])
             except Exception as error:
                 results = [error] * len(batch)
-            self._loop.call_soon_threadsafe(self._finish, batch, results)
+            self._deliver(batch, results)
 
     def _next_batch(self) -> list[_Image]:
         with self._changed:
@@ -137,6 +138,10 @@ class Batcher:
                 self._changed.wait(left_s)
             self._changed.notify_all()  # there is room for decoded images
             return [self._ready.popleft() for _ in range(min(self._max_batch, len(self._ready)))]
+
+    def _deliver(self, batch: Sequence[_Image], results: Sequence[Any]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
+            self._loop.call_soon_threadsafe(self._finish, batch, results)
 
     def _finish(self, batch: Sequence[_Image], results: Sequence[Any]) -> None:
         """Store results, and complete the requests of which no image is left; called in the event loop."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel
+from typing_extensions import override
 
 from saccade._version import __version__
 from saccade.data.decoding import decode_image, image_size, read_image
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 COVERAGE = 0.9  # of the sets, if there are validation images enough
 NUM_NEIGHBOURS = 4
-# Images that an exported file gets in their own size, so that it computes what `predict` does. Larger ones are shrunk by
-# Pillow, which differs by one of 255 levels in few pixels: they would take much memory while they wait.
+# Images that an exported file gets in their own size, so that it computes what `predict` does. Larger ones would take
+# much memory while they wait: Pillow shrinks them, which differs by one of 255 levels in few pixels.
 MAX_EXPORTED_PIXELS = 2_000_000
 MAP_SIDE, THUMBNAIL_SIDE = 512, 160  # longer sides in pixels
 
@@ -119,14 +120,17 @@ class ServedPredictor(ServedModel):
         )
         self.predict([pipeline.decode(np.zeros((32, 32, 3), np.uint8))])  # the first prediction takes longer
 
+    @override
     def initialize_thread(self) -> None:
         from saccade.data.batches import be_one_thread
 
         be_one_thread()
 
+    @override
     def decode(self, data: bytes) -> Any:
         return self._pipeline.decode(data)
 
+    @override
     def predict(self, images: list[Any]) -> list[dict[str, Any]]:
         found = self._pipeline.predict(images, coverage=self._coverage, false_alarm_rate=self._false_alarm_rate)
         problem = found.problem
@@ -152,6 +156,7 @@ class ServedPredictor(ServedModel):
             )
         return answers
 
+    @override
     def embed(self, images: list[Any]) -> list[list[float]]:
         # Not `pipeline.features`, which would keep the features of clients' images on disk.
         (features,), _ = self._pipeline.run(
@@ -160,6 +165,7 @@ class ServedPredictor(ServedModel):
         rows: list[list[float]] = features.tolist()
         return rows
 
+    @override
     def explain(self, images: list[tuple[bytes, Any]]) -> list[dict[str, Any]]:
         from saccade.insight.saliency import SaliencyMapper, draw_heatmap, place_in_image
 
@@ -247,6 +253,7 @@ class ServedOnnx(ServedModel):
         )
         self.predict([np.zeros((32, 32, metadata.preprocessing.channels), np.uint8)])  # the first one takes longer
 
+    @override
     def decode(self, data: bytes) -> Any:
         preprocessing = self._model.metadata.preprocessing
         side = preprocessing.shorter_side
@@ -257,13 +264,12 @@ class ServedOnnx(ServedModel):
             image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
         return pixels_of(image)
 
+    @override
     def predict(self, images: list[Any]) -> list[dict[str, Any]]:
         found = self._model.predict(images)
         answers = []
         for row in range(len(images)):
-            probabilities = (
-                np.zeros(0) if "prediction" in found else found["probabilities"][row].astype(np.float64).round(8)
-            )
+            probabilities = found["probabilities"][row].astype(np.float64).round(8) if self._names else np.zeros(0)
             given: Any = None
             if "label" in found:
                 given = self._names[found["label"][row]]

@@ -49,10 +49,8 @@ If the server has a key, send it as a header: <code>Authorization: Bearer KEY</c
 
 def _section(path: str, method: str, operation: dict[str, Any]) -> str:
     types = operation.get("requestBody", {}).get("content", {})
-    given = "".join(
-        f"<li><code>{escape(each)}</code>: {escape(_shape(body.get('schema', {})))}</li>"
-        for each, body in types.items()
-    )
+    shapes = {each: _shape(body.get("schema", {})) for each, body in types.items()}
+    given = "".join(f"<li><code>{escape(each)}</code>: {escape(shape)}</li>" for each, shape in shapes.items())
     rows = "".join(
         f"<tr><th scope='row'>{status}</th><td>{escape(_STATUSES.get(status, answer['description']))}</td></tr>"
         for status, answer in sorted(operation["responses"].items())

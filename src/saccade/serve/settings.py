@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 from saccade.checks import real_number, whole_number
 from saccade.errors import HyperparameterError, explained_file_errors
 
 KEY_VARIABLE = "SACCADE_API_KEY"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
-
-def _option(default: Any, metavar: str, text: str) -> Any:
-    return field(default=default, metadata={"metavar": metavar, "help": text})
 
 
 @dataclass(frozen=True)
@@ -31,22 +27,21 @@ class ServerSettings:
     8
     """
 
-    host: str = _option("127.0.0.1", "ADDRESS", "Address to listen on; 0.0.0.0 is all of this machine.")
-    port: int = _option(8000, "NUM", "Port to listen on; 0 chooses a free one.")
-    api_key_file: Path | None = _option(
-        None,
-        "FILE",
-        f"File with the key that clients must send. {KEY_VARIABLE} in the environment has the same effect.",
-    )
-    cors: tuple[str, ...] = _option(
-        (), "ORIGIN", "Web site whose pages may call this server, such as https://example.org; can be repeated."
-    )
-    max_batch: int = _option(32, "NUM", "Maximum number of images that are computed together.")
-    max_wait_ms: float = _option(10.0, "MS", "How long an image waits for others to be computed together.")
-    queue: int = _option(256, "NUM", "Maximum number of images that wait; more are refused with status 503.")
-    max_mb: float = _option(32.0, "MB", "Maximum size of a request.")
-    max_megapixels: float = _option(50.0, "NUM", "Maximum size of an image in millions of pixels.")
-    timeout_s: float = _option(30.0, "S", "Limit for receiving a request, for its answer, and for sending that.")
+    # Each field has its unit or form, and its help, on the command line.
+    host: Annotated[str, "ADDRESS", "Address to listen on; 0.0.0.0 is all of this machine."] = "127.0.0.1"
+    port: Annotated[int, "NUM", "Port to listen on; 0 chooses a free one."] = 8000
+    api_key_file: Annotated[
+        Path | None, "FILE", f"File with the key that clients must send; {KEY_VARIABLE} is the same for a key itself."
+    ] = None
+    cors: Annotated[
+        tuple[str, ...], "ORIGIN", "Site whose pages may use this server, such as https://example.org; can be repeated."
+    ] = ()
+    max_batch: Annotated[int, "NUM", "Maximum number of images that are computed together."] = 32
+    max_wait_ms: Annotated[float, "MS", "How long an image waits for others to be computed together."] = 10.0
+    queue: Annotated[int, "NUM", "Maximum number of images that wait; more are refused with status 503."] = 256
+    max_mb: Annotated[float, "MB", "Maximum size of a request."] = 32.0
+    max_megapixels: Annotated[float, "NUM", "Maximum size of an image in millions of pixels."] = 50.0
+    timeout_s: Annotated[float, "S", "Limit for receiving a request, for answering it, and for sending that."] = 30.0
 
     def __post_init__(self) -> None:
         whole_number("port", self.port, 0, most=65535)
@@ -54,9 +49,8 @@ class ServerSettings:
         whole_number("queue", self.queue, most=1_000_000)
         real_number("max_wait_ms", self.max_wait_ms, "milliseconds, from 0 to 10000", least=0, most=10_000)
         real_number("max_mb", self.max_mb, "megabytes, more than 0 and up to 1000", above=0, most=1000)
-        real_number(
-            "max_megapixels", self.max_megapixels, "millions of pixels, more than 0 and up to 1000", above=0, most=1000
-        )
+        pixels = "millions of pixels, more than 0 and up to 1000"
+        real_number("max_megapixels", self.max_megapixels, pixels, above=0, most=1000)
         real_number("timeout_s", self.timeout_s, "seconds, more than 0 and up to 3600", above=0, most=3600)
         for origin in self.cors:
             if origin != "*" and (not origin.startswith(("http://", "https://")) or origin.count("/") != 2):

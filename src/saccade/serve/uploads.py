@@ -6,14 +6,17 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect, Request
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 MAX_NAME = 200  # characters of a file's name in answers
 _LARGE_BYTES = 1_000_000  # bodies that are parsed in another thread
@@ -142,60 +145,19 @@ class Receiver:
         )
 
     def _of_multipart(self, body: bytes, boundary: bytes) -> list[Upload]:
-        uploads: list[Upload] = []
-        headers: dict[bytes, bytes] = {}
-        name, value, data = bytearray(), bytearray(), bytearray()
-
-        def begin() -> None:
-            headers.clear()
-            data.clear()
-
-        def end_header() -> None:
-            headers[bytes(name).lower()] = bytes(value)
-            name.clear()
-            value.clear()
-
-        def end() -> None:
-            _, options = parse_options_header(headers.get(b"content-disposition", b"").decode("latin-1"))
-            file = options.get(b"filename")
-            if file is None and options.get(b"name", b"").decode("latin-1") not in _FIELDS:
-                return  # a field of another kind, such as a button of a form
-            if len(uploads) == self.max_images:
-                raise self.too_many_images()
-            shown = _printable((file or b"").decode("utf-8", "replace"))
-            uploads.append(Upload(shown or f"image {len(uploads) + 1}", bytes(data)))
-
-        is_complete = False
-
-        def end_all() -> None:
-            nonlocal is_complete
-            is_complete = True
-
-        def adder(target: bytearray) -> object:
-            return lambda chunk, start, stop: target.extend(memoryview(chunk)[start:stop])
-
-        callbacks = {
-            "on_part_begin": begin,
-            "on_header_field": adder(name),
-            "on_header_value": adder(value),
-            "on_header_end": end_header,
-            "on_part_data": adder(data),
-            "on_part_end": end,
-            "on_end": end_all,
-        }
+        form = _Form(self)
         try:
-            parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]  # of the functions above
+            parser = MultipartParser(boundary, form.callbacks())
             parser.write(body)
             parser.finalize()
         except FormParserError as error:
-            raise RequestError(
-                400, "invalid_request", f"The multipart body is malformed: {_printable(str(error))}"
-            ) from None
-        if not is_complete:
+            text = f"The multipart body is malformed: {_printable(str(error))}"
+            raise RequestError(400, "invalid_request", text) from None
+        if not form.is_complete:
             raise RequestError(400, "invalid_request", "The multipart body ends before its last boundary.")
-        if not uploads:
+        if not form.uploads:
             raise RequestError(400, "no_images", "The form has no files. Send images in fields named files.")
-        return uploads
+        return form.uploads
 
     def _of_json(self, body: bytes) -> list[Upload]:
         try:
@@ -220,6 +182,52 @@ class Receiver:
             except (binascii.Error, ValueError):
                 raise RequestError(422, "unreadable_image", f"{name} is not valid base64.", name) from None
         return uploads
+
+
+class _Form:
+    """Collects the files of a form from the calls of a `MultipartParser`."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self.uploads: list[Upload] = []
+        self.is_complete = False
+        self._headers: dict[bytes, bytes] = {}
+        self._name, self._value, self._data = bytearray(), bytearray(), bytearray()
+
+    def callbacks(self) -> MultipartCallbacks:
+        """Return what the parser calls."""
+
+        def adder(target: bytearray) -> Callable[[bytes, int, int], None]:
+            return lambda chunk, start, stop: target.extend(memoryview(chunk)[start:stop])
+
+        def end_all() -> None:
+            self.is_complete = True
+
+        return {
+            "on_header_field": adder(self._name),
+            "on_header_value": adder(self._value),
+            "on_header_end": self._end_header,
+            "on_part_data": adder(self._data),
+            "on_part_end": self._end_part,
+            "on_end": end_all,
+        }
+
+    def _end_header(self) -> None:
+        self._headers[bytes(self._name).lower()] = bytes(self._value)
+        self._name.clear()
+        self._value.clear()
+
+    def _end_part(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b"").decode("latin-1"))
+        data, file = bytes(self._data), options.get(b"filename")
+        self._headers.clear()
+        self._data.clear()
+        if file is None and options.get(b"name", b"").decode("latin-1") not in _FIELDS:
+            return  # a field of another kind, such as a button of a form
+        if len(self.uploads) == self._receiver.max_images:
+            raise self._receiver.too_many_images()
+        shown = _printable((file or b"").decode("utf-8", "replace"))
+        self.uploads.append(Upload(shown or f"image {len(self.uploads) + 1}", data))
 
 
 def unreadable(uploads: Sequence[Upload], reasons: Sequence[str | None], status: int, code: str) -> RequestError:

@@ -85,14 +85,14 @@ async function withKey(task) {
       return await task();
     } catch (error) {
       if (error.status !== 401) throw error;
-      keyGiven ??= askForKey(error.message);
+      keyGiven ??= askForKey();
       await keyGiven;
     }
   }
 }
 
-function askForKey(message) {
-  if (wasAsked) showProblem(message);
+function askForKey() {
+  if (wasAsked) showProblem("The server did not accept this key.");
   if (!model) $("summary").textContent = "";
   wasAsked = true;
   $("key-form").hidden = false;
@@ -213,8 +213,10 @@ async function takePhoto() {
       : "No camera was found. Choose an image instead.");
     return;
   }
+  $("shoot").disabled = true; // until there is a picture
   $("camera-dialog").showModal();
   await $("video").play();
+  $("shoot").disabled = false;
 }
 
 async function shoot() {
@@ -283,8 +285,9 @@ class Card {
       notes.push([element("strong", { className: "unknown", textContent: "Unknown" }), ": unlike the training images."]);
     }
     if (set) {
-      const coverage = model.coverage ? `${percent(model.coverage).replace(".0", "")} prediction set: ` : "Prediction set: ";
-      notes.push([coverage, ...(set.length ? listed(set) : ["none of the classes"])]);
+      const coverage = model.coverage ? `${percent(model.coverage).replace(".0", "")} ` : "";
+      if (model.problem_type === "regression") notes.push([`${coverage}interval: ${set.map(number).join(" to ")}`]);
+      else notes.push([`${coverage}prediction set: `, ...(set.length ? listed(set) : ["none of the classes"])]);
     }
     if (novelty != null) notes.push([`Novelty ${novelty.toFixed(3)}`]);
     const parts = [verdict];
@@ -316,16 +319,16 @@ class Card {
     return element("div", {}, button);
   }
 
-  explained({ heatmap, neighbours }) {
+  explained({ label, heatmap, neighbours }) {
     const heat = element("img", { className: "heat", src: heatmap, alt: "" });
     this.picture.append(heat);
     const slider = element("input", { type: "range", min: 0, max: 100, value: 100 });
     slider.oninput = () => (heat.style.opacity = slider.value / 100);
-    const parts = [element("label", { className: "row" }, "Saliency overlay", slider)];
+    const of = typeof label === "string" ? [" for ", name(label)] : [];
+    const parts = [element("label", { className: "row" }, element("span", {}, "Saliency overlay", ...of), slider)];
     if (neighbours?.length) {
       const items = neighbours.map(({ label, similarity, thumbnail }) => {
-        const text = [label].flat().map(String).join(", ");
-        return element("li", {}, element("img", { src: thumbnail, alt: "" }), name(text, "span"),
+        return element("li", {}, element("img", { src: thumbnail, alt: "" }), name(label ?? "no label", "span"),
           element("small", { textContent: similarity.toFixed(2), title: "Cosine similarity" }));
       });
       parts.push(element("h4", { textContent: "Most similar training images" }), element("ul", { className: "neighbours" }, ...items));

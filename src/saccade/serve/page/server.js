@@ -28,7 +28,7 @@ async function form(file) {
 async function request(path, body, onWait = () => {}) {
   for (let attempt = 0; ; attempt++) {
     const key = sessionStorage.getItem(KEY);
-    const headers = key ? { "X-API-Key": key } : {};
+    const headers = key ? { Authorization: `Bearer ${key}` } : {};
     let response;
     try {
       response = await fetch(path, { method: body ? "POST" : "GET", body, headers, cache: "no-store" });
