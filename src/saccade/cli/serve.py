@@ -30,14 +30,13 @@ def _options() -> list[inspect.Parameter]:
     """Return an option for each field of `ServerSettings`, as Typer reads them from a signature."""
     options = []
     for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
-        kind, (metavar, text) = hint.__origin__, hint.__metadata__
+        kind: Any = hint.__origin__
+        metavar, text = hint.__metadata__
         default = getattr(ServerSettings, name)
         if isinstance(default, tuple):  # Typer has lists for options that can be repeated
             kind, default = list[str], list(default)
         annotation = Annotated[kind, typer.Option(metavar=metavar, help=text)]
-        options.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        )
+        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
     return options
 
 

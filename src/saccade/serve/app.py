@@ -162,17 +162,23 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        of = {"registry": self.registry}
-        self.requests = Counter("saccade_requests", "Requests by status.", ["endpoint", "status"], **of)
+        registry = self.registry
+        self.requests = Counter("saccade_requests", "Requests by status.", ["endpoint", "status"], registry=registry)
         self.seconds = Histogram(
-            "saccade_request_seconds", "Time from the headers of a request to its answer.", ["endpoint"],
-            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30), **of,
-        )  # fmt: skip
-        self.batches = Histogram(
-            "saccade_batch_images", "Images that are computed together.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), **of
+            "saccade_request_seconds",
+            "Time from the headers of a request to its answer.",
+            ["endpoint"],
+            registry=registry,
+            buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
         )
-        self.images = Counter("saccade_images", "Images that were predicted, embedded or explained.", **of)
-        self.queue = Gauge("saccade_queue_images", "Images that wait for their result.", **of)
+        self.batches = Histogram(
+            "saccade_batch_images",
+            "Images that are computed together.",
+            registry=registry,
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128),
+        )
+        self.images = Counter("saccade_images", "Images that were predicted, embedded or explained.", registry=registry)
+        self.queue = Gauge("saccade_queue_images", "Images that wait for their result.", registry=registry)
 
 
 class _Gate:
@@ -210,9 +216,9 @@ class _Gate:
                 )
                 await _response(error)(scope, receive, send_counted)
         except Exception:
-            _log.exception("%s %s failed", scope["method"], path)
-            if status:
+            if status:  # the client is gone, or the answer was too short: the server logs it
                 raise
+            _log.exception("%s %s failed", scope["method"], path)
             error = RequestError(500, "internal_error", "The server failed. Its log has the reason.")
             await _response(error)(scope, receive, send_counted)
         except asyncio.CancelledError:  # the server stops, and the request takes too long
