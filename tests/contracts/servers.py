@@ -11,8 +11,10 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import pytest
 from PIL import Image
 
+from saccade import ImagePredictor
 from saccade.serve.models import ServedModel
 from saccade.serve.server import run_server
 from saccade.serve.settings import ServerSettings
@@ -80,3 +82,42 @@ def photo(seed: int, width: int = 60, height: int = 40) -> Image.Image:
         (width, height), Image.Resampling.BICUBIC
     )
     return Image.fromarray(np.clip(np.asarray(coarse) + rng.normal(0, 8, (height, width, 3)), 0, 255).astype(np.uint8))
+
+
+def variants() -> dict[str, bytes]:
+    """Files of all kinds that `predict` reads, which decoders treat differently."""
+    rotated = Image.Exif()
+    rotated[0x0112] = 6
+    large = photo(7, 900, 1400)
+    return {
+        "plain.png": png(photo(1)),
+        "small.png": png(photo(2, 9, 7)),
+        "long.png": png(photo(3, 300, 20)),
+        "large.jpg": png(large, "JPEG", quality=90),
+        "turned.jpg": png(photo(4, 200, 100), "JPEG", exif=rotated),
+        "cmyk.jpg": png(photo(5, 90, 90).convert("CMYK"), "JPEG"),
+        "grey.png": png(photo(6).convert("L")),
+        "palette.gif": png(photo(8).convert("P"), "GIF"),
+        "alpha.webp": png(photo(9).convert("RGBA"), "WEBP"),
+        "deep.png": png(Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)),
+    }
+
+
+def check_answers(
+    predictor: ImagePredictor, answers: list[dict[str, Any]], files: list[bytes], atol: float = 1e-6
+) -> None:
+    """Compare answers with `predict` and `predict_proba` of the same files."""
+    labels = predictor.predict(files, as_pandas=False).tolist()
+    probabilities = predictor.predict_proba(files, as_pandas=False)
+    for answer, label, row in zip(answers, labels, probabilities, strict=True):
+        if not predictor.classes:
+            assert answer["label"] == pytest.approx(label, rel=max(atol, 1e-6))
+            assert answer["probability"] is answer["probabilities"] is None
+            continue
+        assert answer["label"] == ([str(each) for each in label] if isinstance(label, list) else str(label))
+        assert list(answer["probabilities"]) == predictor.class_names
+        assert list(answer["probabilities"].values()) == pytest.approx(row.tolist(), abs=atol)
+        if isinstance(label, list):
+            assert answer["probability"] is None
+        else:
+            assert answer["probability"] == answer["probabilities"][answer["label"]]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from contracts.servers import Served, photo, png, serving
+from contracts.servers import Served, check_answers, photo, png, serving, variants
 from saccade import ImagePredictor
 from saccade.serve.models import ServedPredictor
 
@@ -29,45 +29,8 @@ def error_of(response: Any, status: int, code: str) -> dict[str, Any]:
     return content["error"]
 
 
-def variants() -> dict[str, bytes]:
-    """Files of all kinds that `predict` reads, which decoders treat differently."""
-    rotated = Image.Exif()
-    rotated[0x0112] = 6
-    large = photo(7, 900, 1400)
-    return {
-        "plain.png": png(photo(1)),
-        "small.png": png(photo(2, 9, 7)),
-        "long.png": png(photo(3, 300, 20)),
-        "large.jpg": png(large, "JPEG", quality=90),
-        "turned.jpg": png(photo(4, 200, 100), "JPEG", exif=rotated),
-        "cmyk.jpg": png(photo(5, 90, 90).convert("CMYK"), "JPEG"),
-        "grey.png": png(photo(6).convert("L")),
-        "palette.gif": png(photo(8).convert("P"), "GIF"),
-        "alpha.webp": png(photo(9).convert("RGBA"), "WEBP"),
-        "deep.png": png(Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16)),
-    }
-
-
 def post_files(served: Served, files: dict[str, bytes], path: str = "/predict") -> Any:
     return served.client.post(path, files=[("files", (name, data)) for name, data in files.items()])
-
-
-def check_answers(predictor: ImagePredictor, answers: list[dict[str, Any]], files: list[bytes]) -> None:
-    """Compare answers with `predict` and `predict_proba` of the same files."""
-    labels = predictor.predict(files, as_pandas=False).tolist()
-    probabilities = predictor.predict_proba(files, as_pandas=False)
-    for answer, label, row in zip(answers, labels, probabilities, strict=True):
-        if not predictor.classes:
-            assert answer["label"] == pytest.approx(label, rel=1e-6)
-            assert answer["probability"] is answer["probabilities"] is None
-            continue
-        assert answer["label"] == ([str(each) for each in label] if isinstance(label, list) else str(label))
-        assert list(answer["probabilities"]) == predictor.class_names
-        assert list(answer["probabilities"].values()) == pytest.approx(row.tolist(), abs=1e-6)
-        if isinstance(label, list):
-            assert answer["probability"] is None
-        else:
-            assert answer["probability"] == answer["probabilities"][answer["label"]]
 
 
 def test_files_of_all_kinds_get_the_labels_of_predict(served: Served, predictor: ImagePredictor) -> None:

@@ -182,6 +182,7 @@ def test_a_client_that_does_not_read_is_disconnected(server: Process) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
         client.settimeout(60)
+
         def send_forever() -> None:
             while True:
                 client.sendall(ask * 1000)
