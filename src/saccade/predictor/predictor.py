@@ -68,6 +68,7 @@ from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.numerics.device import choose_device
 from saccade.report.figures import Reason, reasons_figure
+from saccade.report.model_card import ModelCard, make_card
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
@@ -981,6 +982,41 @@ class ImagePredictor(metaclass=SuggestingClass):
         saved.copy_to(folder)
         copy_embeddings(saved.folder, folder)
         return str(folder)
+
+    def model_card(
+        self,
+        name: str | None = None,
+        *,
+        dataset: str | None = None,
+        license: str | None = None,  # noqa: A002
+    ) -> ModelCard:
+        """Return a model card: what was trained, metrics with intervals, a calibration plot, licences, and limits.
+
+        Metrics and numbers of each class are those of the validation images, whose predictions the fit stores with the
+        predictor; predictors of earlier versions, and of `choose`, have none.
+
+        Parameters
+        ----------
+        name : str or None
+            The title; a name such as ``"user/shoes"`` is a repository of the Hugging Face hub.
+        dataset : str or None
+            The data set's name on the hub, such as ``"beans"``.
+        license : str or None
+            The licence of this predictor, by the hub's name, such as ``"apache-2.0"``. None is that of the pretrained
+            weights if it is known, and the same for all networks.
+
+        Returns
+        -------
+        ModelCard
+            ``print(card)`` prints Markdown, with the hub's metadata; ``card.save(folder)`` writes ``README.md`` and
+            ``calibration.png``.
+
+        Examples
+        --------
+        >>> predictor.model_card().save("predictor")                        # doctest: +SKIP
+        PosixPath('predictor/README.md')
+        """
+        return make_card(self._saved, name, dataset=dataset, license=license)
 
     @classmethod
     def load(
