@@ -256,8 +256,8 @@ def _metrics(saved: SavedPredictor, record: ValidationRecord | None, scores: dic
     num = len(record.targets)
     images = str(num) if num == record.num_val else f"{num} of {record.num_val}"
     lines += [
-        f"Measured {escaped(how or 'on the validation images of the fit', 1000)}. These are {images} images, and not test "
-        "images.",
+        f"Measured {escaped(how or 'on the validation images of the fit', 1000)}. These are {images} images, and not "
+        "test images.",
         "",
         _table(
             ("metric", "value", f"{CONFIDENCE:.0%} interval"),
