@@ -42,7 +42,7 @@ from saccade.errors import (
 )
 from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
-from saccade.fit.presets import find_preset, small_networks
+from saccade.fit.presets import find_preset
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
@@ -72,7 +72,6 @@ from saccade.report.model_card import ModelCard, make_card
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
-from saccade.space import Categorical
 from saccade.study.objectives import speed_limits
 from saccade.tasks.metrics import EvalMetric, make_metric
 from saccade.training.recipes.default_space import default_space
@@ -294,9 +293,7 @@ class ImagePredictor(metaclass=SuggestingClass):
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
                 else {
-                    **_default_hyperparameters(
-                        train, settings, limit_s, is_named, hyperparameters.keys(), preset.has_small_networks
-                    ),
+                    **_default_hyperparameters(train, settings, limit_s, is_named, hyperparameters.keys()),
                     **(start.config if start else {}),
                     **canonical(preset.hyperparameters),
                     **hyperparameters,
@@ -1106,7 +1103,6 @@ def _default_hyperparameters(
     limit_s: float | None,
     is_named: bool,
     given: AbstractSet[str],
-    has_small_networks: bool = False,
 ) -> dict[str, Any]:
     """Return what is used where the user says nothing: a space to search, or if networks are named, one recipe."""
     is_gpu = is_gpu_wanted(settings)
@@ -1120,8 +1116,6 @@ def _default_hyperparameters(
         time_limit_s=limit_s,
         gmacs_per_s=lambda: gmacs_per_second(choose_device("cpu" if settings.ngpus_per_trial == 0 else None).type),
     )
-    if has_small_networks:
-        space["model"] = Categorical(*small_networks(weights))
     if given & {"in_chans", "train_transform"}:  # colours that augmentation does not know
         space.pop("auto_augment", None)
     return {**space, "seed": settings.random_state}
