@@ -47,7 +47,7 @@ def export(
         raise DataError(f"{file} exists. Pass overwrite=True to replace it, or another path")
     reference = float32_pipeline(pipeline.saved)
     module = make_module(reference, coverage)
-    metadata = describe(module, reference.saved, coverage)
+    metadata = describe(module, reference.saved)
     with _folder_beside(file) as folder:
         made = folder / file.name
         program = chosen.convert(module)
@@ -100,7 +100,7 @@ def make_module(pipeline: InferencePipeline, coverage: float | None) -> ExportMo
     return ExportModule(pipeline, coverage, has_novelty=bank is not None and len(bank.train) > 0).eval()
 
 
-def describe(module: ExportModule, saved: SavedPredictor, coverage: float | None) -> ExportMetadata:
+def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
     """Return the metadata of the file."""
     found: dict[str, Any] = {}
     sets = module.prediction.head.coverage
