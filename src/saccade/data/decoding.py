@@ -56,7 +56,7 @@ _READ_AS_8_BITS = {f"{mode};16{order}" for mode in ("RGBa", "CMYK") for order in
 _HEADER_BYTES = 1 << 16  # in which the bits of a sample are looked for
 _MAX_METADATA_BYTES = 1 << 25  # in front of a JPEG's pixels: Pillow takes time that is quadratic in them
 _MAX_SCAN_PIXELS = (
-    3_000_000_000  # of all scans of a JPEG: a megabyte may contain a hundred thousand, each takes a while
+    3_000_000_000  # of all scans of a JPEG, of which a megabyte may contain a hundred thousand
 )
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
