@@ -55,9 +55,7 @@ _MIN_LEVELS = 64  # images of more than 8 bits that Pillow reads as 8 bits must 
 _READ_AS_8_BITS = {f"{mode};16{order}" for mode in ("RGBa", "CMYK") for order in "LBN"}
 _HEADER_BYTES = 1 << 16  # in which the bits of a sample are looked for
 _MAX_METADATA_BYTES = 1 << 25  # in front of a JPEG's pixels: Pillow takes time that is quadratic in them
-_MAX_SCAN_PIXELS = (
-    3_000_000_000  # of all scans of a JPEG, of which a megabyte may contain a hundred thousand
-)
+_MAX_SCAN_PIXELS = 3_000_000_000  # of all scans of a JPEG, of which a megabyte may contain a hundred thousand
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Pillow starts an external program to decode these, which a data set must not be able to trigger.
