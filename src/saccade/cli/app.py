@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data
 from saccade.cli.check import check
+from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.predict import explain, predict
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
@@ -77,6 +78,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
+    "export": export,
     "models": models,
     "doctor": doctor,
 }

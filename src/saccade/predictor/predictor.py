@@ -980,6 +980,56 @@ class ImagePredictor(metaclass=SuggestingClass):
         copy_embeddings(saved.folder, folder)
         return str(folder)
 
+    def export(
+        self,
+        to: str = "onnx",
+        path: str | Path | None = None,
+        *,
+        coverage: float | None = None,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> str:
+        """Write the predictor as a file that runs without Saccade, and return its path.
+
+        Resizing, cropping, normalisation, all networks, their average, calibration and decisions are in the file. It is
+        compared with `predict_proba` in its own runtime, on images of several sizes, before it is moved into place; it
+        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py`` and a
+        ``README.md`` are written, unless there are files of the user's own with these names.
+
+        Parameters
+        ----------
+        to : str
+            The format, one of `saccade.export.EXPORT_FORMATS`.
+        path : str, Path or None
+            The file, or the folder in which it is ``model.onnx``; None is the folder ``export`` in the run folder.
+        coverage : float or None
+            Coverage of the conformal sets in the file. None is .9 if there are enough validation images, else there are
+            no sets.
+        overwrite : bool
+            Whether an existing file is replaced.
+        **options
+            Options of the format.
+
+        Raises
+        ------
+        UnknownNameError
+            For another format.
+        DataError
+            If the file exists, or there are too few validation images for the `coverage`.
+        HyperparameterError
+            If a package is missing, or an option or argument is invalid.
+        SaccadeError
+            If a network cannot be exported, or the file differs from the predictor by more than 1e-4.
+
+        Examples
+        --------
+        >>> predictor.export("onnx", "pets.onnx")                           # doctest: +SKIP
+        '/home/me/pets.onnx'
+        """
+        from saccade.export.exporting import export
+
+        return str(export(self.pipeline, to, path, coverage=coverage, overwrite=overwrite, options=options))
+
     def model_card(
         self,
         name: str | None = None,
