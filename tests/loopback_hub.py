@@ -131,7 +131,7 @@ class LoopbackHub:
             handler.wfile.write(body[: self.cut_bodies_to])
             handler.close_connection = self.cut_bodies_to is not None
 
-    def respond(
+    def respond(  # noqa: C901  (one branch for each endpoint)
         self, handler: BaseHTTPRequestHandler, path: str, given: bytes
     ) -> tuple[int, bytes] | tuple[int, bytes, dict[str, str]]:
         """Return status, body and headers."""
@@ -202,7 +202,9 @@ class LoopbackHub:
         name = f"{asked.get('organization') or 'me'}/{asked['name']}"
         if name in self.repositories:
             return 409, json.dumps({"error": "You already created this model repo", "url": name}).encode()
-        self.repositories[name] = Repository(is_private=asked.get("visibility") == "private" or bool(asked.get("private")))
+        self.repositories[name] = Repository(
+            is_private=asked.get("visibility") == "private" or bool(asked.get("private"))
+        )
         self.repositories[name].commit("main", {".gitattributes": b"*.safetensors filter=lfs\n"})
         return 200, json.dumps({"url": f"{self.url}/{name}", "id": name}).encode()
 
@@ -216,7 +218,14 @@ class LoopbackHub:
                     one["lfs"] = {"size": len(content), "sha256": _digests(file, content)[1], "pointerSize": 130}
             siblings.append(one)
         gated = "manual" if repo.is_gated else False
-        return {"id": name, "modelId": name, "sha": sha, "private": repo.is_private, "gated": gated, "siblings": siblings}
+        return {
+            "id": name,
+            "modelId": name,
+            "sha": sha,
+            "private": repo.is_private,
+            "gated": gated,
+            "siblings": siblings,
+        }
 
     def commit(
         self, name: str, repo: Repository, branch: str, head: tuple[str, Files], lines: list[dict[str, Any]]
@@ -261,7 +270,7 @@ def _read_chunks(handler: BaseHTTPRequestHandler) -> bytes:
     return body
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep each test away from this machine's cache and settings and from the real hub."""
     for variable in ("SACCADE_WEIGHTS", "HF_HUB_OFFLINE", "HF_HOME"):
@@ -273,7 +282,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+def hub(no_hub: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     """Start a hub without files, and let HF_ENDPOINT say where it is."""
     server = LoopbackHub()
     monkeypatch.setenv("HF_ENDPOINT", server.url)

@@ -10,8 +10,15 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from loopback_hub import hub, no_hub  # noqa: F401  (fixtures)
 from safetensors.torch import save_file
+
+from loopback_hub import hub, no_hub  # noqa: F401  (fixtures)
+
+
+@pytest.fixture(autouse=True)
+def _no_hub(no_hub: None) -> None:  # noqa: F811
+    """Keep each test away from the real hub."""
+
 
 @pytest.fixture
 def write_weights(tmp_path: Path) -> Callable[..., Path]:
