@@ -25,6 +25,21 @@ def export(
         typer.Option(metavar="NUM", help="Coverage of the sets of classes; 0.9 if not given and available."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="fp32|fp16|int8", help="In which the networks of an ONNX file compute.  [default: fp32]"),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        float | None,
+        typer.Option(metavar="NUM", help="How far accuracy may fall with fp16 or int8.  [default: 0.01]"),
+    ] = None,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW", help="Size of the images in pixels, such as 480x640, for openvino, litert and coreml."
+        ),
+    ] = None,
+    no_check: Annotated[bool, typer.Option("--no-check", help="Do not compare the file with the predictor.")] = False,
 ) -> None:
     """Write a predictor as a file that runs without Saccade.
 
@@ -33,5 +48,7 @@ def export(
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run, verbosity=1)
-    file = predictor.export(to, out, coverage=coverage, overwrite=overwrite)
+    given = {"precision": precision, "max_accuracy_drop": max_accuracy_drop, "image_size": image_size}
+    options = {name: value for name, value in given.items() if value is not None}
+    file = predictor.export(to, out, coverage=coverage, overwrite=overwrite, check=not no_check, **options)
     typer.echo(f"written to {printable(file)}")

@@ -7,7 +7,11 @@ they are used, so that a server of an ONNX file imports no torch.
 from __future__ import annotations
 
 from saccade.export.base import ExportFormat
+from saccade.export.coreml_format import CoreMlFormat
+from saccade.export.litert_format import LiteRtFormat
 from saccade.export.onnx_format import OnnxFormat
+from saccade.export.openvino_format import OpenVinoFormat
+from saccade.export.torch_format import TorchFormat
 from saccade.study.registry import Registry
 
 __all__ = ["EXPORT_FORMATS", "ExportFormat"]
@@ -15,5 +19,11 @@ __all__ = ["EXPORT_FORMATS", "ExportFormat"]
 EXPORT_FORMATS: Registry[ExportFormat] = Registry(
     "export format",
     ExportFormat,  # type: ignore[type-abstract]
-    {"onnx": OnnxFormat},
+    {
+        "onnx": OnnxFormat,
+        "pt2": TorchFormat,
+        "openvino": OpenVinoFormat,
+        "litert": LiteRtFormat,
+        "coreml": CoreMlFormat,
+    },
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,8 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 TOLERANCE = 1e-4
 """Largest difference of a probability from `predict_proba` in a file of full precision."""
 
+MAX_SIDE = 2**15  # pixels of a side of images of one size
+
 
 class ExportFormat(ABC):
     """A format of files that predict without Saccade.
@@ -32,13 +35,16 @@ class ExportFormat(ABC):
 
     name: ClassVar[str]
     suffix: ClassVar[str]  # of the file, with the dot
+    is_folder: ClassVar[bool] = False  # whether the "file" is a folder
     packages: ClassVar[tuple[str, ...]] = ()  # modules that `convert`, `save` and `load` import
     extra: ClassVar[str | None] = None  # of Saccade, which installs them
     tolerance: float | None = TOLERANCE  # for the check of the file; None reports the difference and refuses nothing
+    precision: str = "fp32"  # in which the networks compute
+    why_unchecked: str = ""  # why files cannot be loaded on this machine
 
     @abstractmethod
     def convert(self, module: ExportModule) -> Any:
-        """Return the program in this format, for images of any number and size.
+        """Return the program in this format, for images of any number, and of `image_size`.
 
         `module` is in evaluation mode, in float32 on the CPU; `module.example()` returns images.
         """
@@ -51,11 +57,42 @@ class ExportFormat(ABC):
     def load(self, file: Path) -> Run:
         """Return a function that predicts with a file."""
 
+    def image_size(self, module: ExportModule) -> tuple[int, int] | None:  # noqa: ARG002
+        """Return height and width of the images in pixels; None for any size."""
+        return None
+
     def check_packages(self) -> None:
         """Raise a HyperparameterError if a package is missing."""
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
         if missing:
-            install = f"'saccade[{self.extra}]'" if self.extra else " ".join(missing)
+            install = f'"saccade[{self.extra}]"' if self.extra else " ".join(missing)
             raise HyperparameterError(
                 f"Export to {self.name} requires {', '.join(missing)}. Install with pip install {install}"
             )
+
+
+class FixedSizeFormat(ExportFormat):
+    """A format whose files take images of one size: `image_size`, height and width in pixels, or text such as 480x640.
+
+    None is the square from which the first network's input is cut, without resizing.
+    """
+
+    def __init__(self, image_size: tuple[int, int] | str | None = None) -> None:
+        given = re.split("[x,]", image_size) if isinstance(image_size, str) else image_size
+        try:
+            size = None if given is None else tuple(int(side) for side in given)
+        except (TypeError, ValueError):
+            size = ()
+        if size is not None and (len(size) != 2 or not all(0 < side <= MAX_SIDE for side in size)):
+            raise HyperparameterError(
+                f"image_size was given {image_size!r}; expected height and width in pixels, such as (480, 640) or "
+                f"'480x640', at most {MAX_SIDE} each"
+            )
+        self._size = size
+
+    def image_size(self, module: ExportModule) -> tuple[int, int]:
+        """Return height and width of the images in pixels."""
+        if self._size is not None:
+            return self._size[0], self._size[1]
+        side = int(module.prediction.preprocess[0].shorter_side)  # type: ignore[arg-type]
+        return side, side

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,13 +16,16 @@ from saccade.export import EXPORT_FORMATS
 from saccade.export.base import ExportFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
+from saccade.export.onnx_format import OnnxFormat
 from saccade.export.parity import check_parity, parity_images
+from saccade.export.precision import precision_table, reduce
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
 from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.models.catalogue import license_of
+from saccade.report.tables import output_console
 
 COMPANIONS = ("predict.py", "README.md")
 """Files that are written beside an ONNX file."""
@@ -37,39 +41,56 @@ def export(
     *,
     coverage: float | None = None,
     overwrite: bool = False,
+    check: bool = True,
+    verbosity: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a predictor as a file of another format, and return its path; see `ImagePredictor.export`."""
     chosen = EXPORT_FORMATS.make(to, options)
     chosen.check_packages()
+    if check and chosen.why_unchecked:
+        raise SaccadeError(
+            f"{chosen.why_unchecked}, so the file cannot be compared with the predictor here. Pass check=False "
+            "(--no-check) to write it without this comparison"
+        )
     file = target_file(path, pipeline.saved, chosen)
     if file.exists() and not overwrite:
         raise DataError(f"{file} exists. Pass overwrite=True to replace it, or another path")
     reference = float32_pipeline(pipeline.saved)
     module = make_module(reference, coverage)
-    metadata = describe(module, reference.saved)
+    size = chosen.image_size(module)
+    metadata = describe(module, reference.saved).model_copy(update={"image_size": size})
     with _folder_beside(file) as folder:
         made = folder / file.name
         program = chosen.convert(module)
+        if isinstance(chosen, OnnxFormat) and chosen.precision != "fp32":
+            program, metadata = reduce(chosen, program, metadata, reference.saved, folder)
         chosen.save(program, metadata, made)
-        difference = check_parity(chosen.load(made), module, reference, parity_images(reference.saved), chosen)
-        metadata = metadata.model_copy(update={"max_difference": difference})
-        chosen.save(program, metadata, made)
+        if check:
+            difference = check_parity(
+                chosen.load(made), module, reference, parity_images(reference.saved, size), chosen
+            )
+            chosen.save(program, metadata.model_copy(update={"max_difference": difference}), made)
         if chosen.name == "onnx":
             write_companions(folder, file, metadata)
         for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the file itself last
+            if part.is_dir():  # a folder does not replace another one
+                shutil.rmtree(file, ignore_errors=True)
             part.replace(file.parent / part.name)
+    if metadata.precisions and verbosity > 0:
+        output_console().print(precision_table(metadata.precisions, metadata.problem_type))
     return file
 
 
 def target_file(path: str | Path | None, saved: SavedPredictor, chosen: ExportFormat) -> Path:
     """Return the file for a path: a file with the format's suffix, or a folder for it; None is one of the run."""
     given = saved.folder.parent / "export" if path is None else Path(path).expanduser().absolute()
-    if given.suffix == chosen.suffix and not given.is_dir():
+    if given.suffix == chosen.suffix and (chosen.is_folder or not given.is_dir()):
         return given
     if given.suffix and not given.is_dir():
         raise DataError(f"{path} ends in {given.suffix}; files of the format {chosen.name} end in {chosen.suffix}")
-    return given / f"model{chosen.suffix}"
+    name = "model" if chosen.precision == "fp32" else f"model-{chosen.precision}"
+    return given / f"{name}{chosen.suffix}"
 
 
 def float32_pipeline(saved: SavedPredictor) -> InferencePipeline:

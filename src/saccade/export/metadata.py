@@ -31,6 +31,16 @@ class ExportedPreprocessing(BaseModel):
     steps: list[str]  # for people
 
 
+class PrecisionResult(BaseModel):
+    """Size, throughput and score of a file."""
+
+    precision: str
+    num_bytes: int
+    images_per_s: float  # on the machine that exported, in batches of 16, resizing included
+    score: float  # accuracy; for multilabel problems the part of labels that are right, for regression R²
+    num_images: int  # validation images of the score
+
+
 class ExportMetadata(BaseModel):
     """The metadata of an exported file."""
 
@@ -44,7 +54,9 @@ class ExportMetadata(BaseModel):
     preprocessing: ExportedPreprocessing
     metrics: dict[str, float]  # on the validation images, as the fit measured them
     outputs: list[str]  # names of the outputs, in their order
-    precision: str = "fp32"
+    precision: str = "fp32"  # in which the networks compute: fp32, fp16 or int8
+    precisions: list[PrecisionResult] = []  # of a file in fewer bits: fp32, and this file
+    image_size: tuple[int, int] | None = None  # height and width of images in pixels; None for any size
     coverage: float | None = None  # of `set_mask` or `interval`; None without these outputs
     novelty_threshold: float | None = None  # above which an image is unknown; None if unknown or without novelty
     false_alarm_rate: float | None = None  # part of known images above `novelty_threshold`

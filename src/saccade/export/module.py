@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -57,14 +58,20 @@ class ExportModule(nn.Module):
         return torch.randint(0, 256, (num, height, width, self.channels), dtype=torch.uint8, generator=generator)
 
 
-def exported_program(module: ExportModule) -> torch.export.ExportedProgram:
-    """Return the module as a program of torch for images of any number and size; a SaccadeError if it fails."""
-    dynamic = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
+def exported_program(
+    module: ExportModule, images: torch.Tensor | None = None, dynamic: Sequence[int] = (0, 1, 2)
+) -> torch.export.ExportedProgram:
+    """Return the module as a program of torch; a SaccadeError if it fails.
+
+    It takes images of any number and size, unless only some dimensions are `dynamic`, and the others those of `images`.
+    """
+    images = module.example() if images is None else images
+    shapes = [dict.fromkeys(dynamic, torch.export.Dim.DYNAMIC)]
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             # The first mode runs the Python code of networks, which also takes what TorchDynamo refuses.
-            return torch.export.export(module, (module.example(),), dynamic_shapes=[dynamic], strict=False)
+            return torch.export.export(module, (images,), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # many kinds, from the code of a network
         names = ", ".join(dict.fromkeys(type(network).__name__ for network in module.prediction.networks))
         reason = " ".join(str(error).split())[:300]

@@ -8,7 +8,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saccade.errors import SaccadeError
+from saccade.checks import real_number
+from saccade.errors import SaccadeError, UnknownNameError
 from saccade.export.base import ExportFormat, Run
 from saccade.export.metadata import KEY, ExportMetadata
 from saccade.export.onnx_model import OnnxModel
@@ -18,13 +19,30 @@ if TYPE_CHECKING:
 
 OPSET = 18
 MAX_BYTES = 2**31 - 1  # of a protobuf message
+PRECISIONS = ("fp32", "fp16", "int8")
+MAX_ACCURACY_DROP = 0.01  # of a file in fewer bits, on the validation images
+
+NETWORK = "network/"  # beginning of the names of the nodes that a predictor's networks consist of
+_SCOPES = "pkg.torch.onnx.name_scopes"  # the exporter's note of the modules of a node
 
 
 class OnnxFormat(ExportFormat):
-    """One file for ONNX Runtime; its only input is ``images``, and its outputs are those of `ExportModule`."""
+    """One file for ONNX Runtime; its only input is ``images``, and its outputs are those of `ExportModule`.
+
+    With `precision` ``"fp16"`` or ``"int8"`` the networks compute in fewer bits, and nothing else. Then the file may
+    differ from the predictor; its accuracy on the validation images may be lower by `max_accuracy_drop`, or one image.
+    """
 
     name, suffix = "onnx", ".onnx"
     packages, extra = ("onnx", "onnxruntime", "onnxscript"), "onnx"
+
+    def __init__(self, precision: str = "fp32", max_accuracy_drop: float = MAX_ACCURACY_DROP) -> None:
+        self.precision = precision
+        if precision not in PRECISIONS:
+            raise UnknownNameError.of("precision", precision, PRECISIONS)
+        self.max_accuracy_drop = real_number("max_accuracy_drop", max_accuracy_drop, "a number of 0 or more", least=0)
+        if precision != "fp32":
+            self.tolerance = None
 
     def convert(self, module: ExportModule) -> Any:
         """Return the ``onnx.ModelProto``."""
@@ -46,6 +64,8 @@ class OnnxFormat(ExportFormat):
             raise _too_large() from error
         # Without the exporter's notes, which name files of this machine.
         for node in [*proto.graph.node, *(node for function in proto.functions for node in function.node)]:
+            if any(each.key == _SCOPES and "prediction.networks." in each.value for each in node.metadata_props):
+                node.name = f"{NETWORK}{node.name}"
             node.doc_string = ""
             del node.metadata_props[:]
         for value in proto.graph.value_info:

@@ -26,8 +26,11 @@ NUM_IMAGES = 6  # real images that are compared, in their own size and in one of
 SIZES = ((32, 32), (41, 160), (700, 90), (223, 301), (1100, 800), (1500, 2000))  # height and width in pixels
 
 
-def parity_images(saved: SavedPredictor) -> list[np.ndarray]:
-    """Return decoded images: validation images of the run if they are there, else synthetic ones; all in some sizes."""
+def parity_images(saved: SavedPredictor, size: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """Return decoded images: validation images of the run if they are there, else synthetic ones.
+
+    They have several sizes, or the height and width of `size`.
+    """
     channels = saved.blueprint.in_chans
     originals: list[np.ndarray] = []
     for image in _validation_images(saved):
@@ -44,6 +47,8 @@ def parity_images(saved: SavedPredictor) -> list[np.ndarray]:
         coarse = rng.integers(0, 256, (6, 8, channels), dtype=np.uint8)
         smooth = _resized(coarse, 300, 400).astype(np.int64) + rng.integers(-20, 21, (300, 400, channels))
         originals.append(smooth.clip(0, 255).astype(np.uint8))
+    if size is not None:
+        return [_resized(image, *size) for image in originals]
     return originals + [_resized(image, *size) for image, size in zip(originals, SIZES, strict=True)]
 
 

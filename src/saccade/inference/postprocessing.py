@@ -77,7 +77,7 @@ class Conformal:
 
         The label that is `given` is always in its set, so that no set is empty. That can only raise the coverage.
         """
-        return (probabilities.float() >= self.threshold(coverage)) | given
+        return torch.logical_or(probabilities.float() >= self.threshold(coverage), given)
 
     def to_json(self) -> str:
         """Return the scores as one line, without loss."""

@@ -987,6 +987,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         *,
         coverage: float | None = None,
         overwrite: bool = False,
+        check: bool = True,
         **options: Any,
     ) -> str:
         """Write the predictor as a file that runs without Saccade, and return its path.
@@ -1007,8 +1008,13 @@ class ImagePredictor(metaclass=SuggestingClass):
             no sets.
         overwrite : bool
             Whether an existing file is replaced.
+        check : bool
+            Whether the file is compared with the predictor. False writes files that this machine cannot run.
         **options
-            Options of the format.
+            Options of the format. ``precision="fp16"`` or ``"int8"`` of an ONNX file are for the networks; size,
+            throughput and accuracy on the validation images are printed beside those in float32, and are in the file's
+            metadata. Accuracy may fall by ``max_accuracy_drop`` (.01), or by one image. ``image_size=(height, width)``
+            in pixels is that of OpenVINO, LiteRT and Core ML, whose files take images of one size.
 
         Raises
         ------
@@ -1019,7 +1025,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         HyperparameterError
             If a package is missing, or an option or argument is invalid.
         SaccadeError
-            If a network cannot be exported, or the file differs from the predictor by more than 1e-4.
+            If a network cannot be exported, the file differs from the predictor by more than 1e-4, or cannot be
+            compared on this machine; or if accuracy falls in fewer bits.
 
         Examples
         --------
@@ -1028,7 +1035,18 @@ class ImagePredictor(metaclass=SuggestingClass):
         """
         from saccade.export.exporting import export
 
-        return str(export(self.pipeline, to, path, coverage=coverage, overwrite=overwrite, options=options))
+        return str(
+            export(
+                self.pipeline,
+                to,
+                path,
+                coverage=coverage,
+                overwrite=overwrite,
+                check=check,
+                verbosity=self.verbosity,
+                options=options,
+            )
+        )
 
     def model_card(
         self,
