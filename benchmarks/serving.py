@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ MAX_BATCH = 32
 BUDGET_MS = 10.0  # for which an image waits for others, in both servers
 NUM_FILES = 128  # different files that are sent
 BOUNDARY = "saccade-benchmark"
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 # The processes
@@ -108,8 +109,15 @@ async def _clients(port: int, num_clients: int, seconds: float, requests: list[b
     statuses: Counter[str] = Counter()
     end_s = time.perf_counter() + seconds
 
+    async def close(streams: Streams | None) -> None:
+        if streams is not None:
+            streams[1].transport.abort()
+            with suppress(OSError):
+                await streams[1].wait_closed()
+
     async def client(number: int) -> None:
-        turn, streams = number * 7, None
+        turn = number * 7
+        streams: Streams | None = None
         while time.perf_counter() < end_s:
             turn += 1
             try:
@@ -126,13 +134,11 @@ async def _clients(port: int, num_clients: int, seconds: float, requests: list[b
                 elif head[9:12] == b"503":
                     await asyncio.sleep(0.1)
                 if b"connection: close" in head.lower():
-                    writer.close()
-                    streams = None
+                    streams = await close(streams)
             except (OSError, asyncio.IncompleteReadError):
                 statuses["closed"] += 1
-                streams = None
-        if streams is not None:
-            streams[1].close()
+                streams = await close(streams)
+        await close(streams)
 
     start_s = time.perf_counter()
     await asyncio.gather(*[client(number) for number in range(num_clients)])

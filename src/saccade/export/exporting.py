@@ -136,6 +136,7 @@ def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
             channels=module.channels,
             shorter_side=max(Preprocess(spec).shorter_side for spec in specs),
             steps=steps,
+            pixel_range=saved.pixel_range,
         ),
         metrics={name: float(value) for name, value in numbers.items() if isinstance(value, int | float)},
         outputs=module.output_names,
