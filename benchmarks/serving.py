@@ -46,29 +46,9 @@ def serve_by_litserve(run: str, port: int) -> None:
     """Run LitServe with the same pipeline and batches."""
     import litserve
 
-    from saccade import ImagePredictor
-    from saccade.serve.models import ServedPredictor
+    from benchmarks.litserve_api import PredictorApi  # a module of its own, since LitServe pickles the object
 
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.served = ServedPredictor(ImagePredictor.load(run, verbosity=0, device=device))
-
-        def decode_request(self, request: Any) -> bytes:
-            return request["files"].file.read()  # type: ignore[no-any-return]
-
-        def batch(self, inputs: list[bytes]) -> list[bytes]:
-            return inputs
-
-        def predict(self, inputs: list[bytes]) -> list[Any]:
-            return self.served.predict(inputs)
-
-        def unbatch(self, output: list[Any]) -> list[Any]:
-            return output
-
-        def encode_response(self, output: Any) -> Any:
-            return {"predictions": [output]}
-
-    api = Api(max_batch_size=MAX_BATCH, batch_timeout=BUDGET_MS / 1e3, api_path="/predict")
+    api = PredictorApi(run, max_batch_size=MAX_BATCH, batch_timeout=BUDGET_MS / 1e3, api_path="/predict")
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
 
@@ -323,9 +303,10 @@ def _fit(given: argparse.Namespace, data: Path, folder: Path) -> str:
 def _wait_for(clients: _Process, server: _Process) -> None:
     """Wait until a server answers, and let it compute batches of all sizes once."""
     deadline_s = time.monotonic() + 120
-    while not clients.ask(server.port, 1, 0.2, False)["statuses"].get("200"):
+    while not (statuses := clients.ask(server.port, 1, 0.2, False)["statuses"]).get("200"):
         if time.monotonic() > deadline_s:
-            raise SystemExit("a server does not answer")
+            raise SystemExit(f"the server at port {server.port} gave no answer of status 200: {statuses}")
+        time.sleep(0.5)
     clients.ask(server.port, 64, 2.0, False)
 
 
