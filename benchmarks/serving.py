@@ -5,7 +5,7 @@
 
 All alternatives predict the same files with the same predictor, in processes of their own. They are measured in turns;
 those that are not measured are stopped meanwhile. So is the process of the clients one of its own, which keeps its
-connections. The bare pipeline predicts batches of as many files as there are clients, and at most 32. Ratios are means
+connections. The bare pipeline predicts batches of as many files as there are clients. Ratios are means
 over rounds, with their standard error.
 """
 
@@ -32,7 +32,7 @@ from typing import Any
 from benchmarks.measuring import ROOT, table, write_json
 from benchmarks.photos import make_photos
 
-MAX_BATCH = 32
+MAX_BATCH = 64
 BUDGET_MS = 10.0  # for which an image waits for others, in both servers
 NUM_FILES = 128  # different files that are sent
 BOUNDARY = "saccade-benchmark"

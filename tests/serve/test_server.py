@@ -214,6 +214,12 @@ def test_pipelined_requests_are_answered_in_order(server: Process) -> None:
     assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"200", b"422"]
 
 
+def test_what_follows_a_whole_request_does_not_disturb_its_answer(server: Process) -> None:
+    for rest in (b"more bytes than the length states\r\n\r\n", HEAD + b"X: " + b"a" * 200_000 + b"\r\n\r\n"):
+        answer = server.ask(request(GOOD, close=False) + rest)
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200"]
+
+
 def test_an_oversized_body_is_refused_before_it_is_sent(server: Process) -> None:
     answer = server.ask(HEAD + b"Expect: 100-continue\r\nConnection: close\r\nContent-Length: 3000000\r\n\r\n")
     assert status_of(answer) == 413
