@@ -25,7 +25,7 @@ COVERAGE = 0.9  # of the sets, if there are validation images enough
 NUM_NEIGHBOURS = 4
 # Images that an exported file gets in their own size, so that it computes what `predict` does. Larger ones would take
 # much memory while they wait: Pillow shrinks them, which differs by one of 255 levels in few pixels.
-MAX_EXPORTED_PIXELS = 2_000_000
+MAX_EXPORTED_PIXELS = 1_000_000
 MAP_SIDE, THUMBNAIL_SIDE = 512, 160  # longer sides in pixels
 
 

@@ -129,7 +129,7 @@ class _Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, code: str, message: str) -> None:
         if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            self.cycle.keep_alive = False  # what follows a whole request is wrong: its answer comes first, and is the last
+            self.cycle.keep_alive = False  # what follows a whole request is wrong: the answer to that is the last
             return
         body = json.dumps({"error": {"code": code, "message": message, "file": None}}).encode()
         retry = b"retry-after: 1\r\n" if status == 503 else b""
