@@ -1008,7 +1008,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         overwrite : bool
             Whether an existing file is replaced.
         **options
-            Options of the format.
+            Options of the format: for ``"timm"`` the `member` of an ensemble, from 0, as timm's format has one network;
+            its preprocessing and class names are in ``config.json``, but not the calibration and thresholds.
 
         Raises
         ------
