@@ -296,7 +296,7 @@ class Trainer:
         if path is None:
             raise FileNotFoundError(f"checkpoint {name} of trial {self.trial} is missing")
         state = load_state(path, device)
-        if state.get("trial", self.trial) != self.trial:  # earlier versions have no number
+        if state["trial"] != self.trial:
             raise ValueError(f"{path} is a checkpoint of trial {state['trial']}")
         numerics = state["numerics"]
         if numerics is not None and numerics["processor"] == processor(device):  # those of another may not exist here
