@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,6 +122,23 @@ def _ask_hub_again(monkeypatch: pytest.MonkeyPatch) -> None:
 def tiny() -> dict[str, Any]:
     """Hyperparameters of a trial that takes less than a second."""
     return {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}
+
+
+@pytest.fixture(scope="module")  # while a browser is open, this thread has a running event loop
+def browser() -> Iterator[Any]:
+    """A headless Chromium of playwright, with a camera that shows a moving pattern."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    flags = "no-sandbox disable-gpu disable-quic no-first-run disable-background-networking disable-component-update"
+    camera = "disable-sync use-fake-device-for-media-stream use-fake-ui-for-media-stream"
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(
+            executable_path=chromium, args=[f"--{flag}" for flag in f"{flags} {camera}".split()]
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -11,6 +11,10 @@ import contextlib
 import io
 import re
 import shlex
+import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +30,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
 FENCE = re.compile(r"^```(?P<language>\w*)(?P<attributes>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
-NOT_OURS = ("saccade sample-data ", "pip ", "make ", "git ", "export ", ". .venv")
+NOT_OURS = ("saccade sample-data ", "pip ", "npm ", "make ", "git ", "export ", ". .venv")
 """How lines of a shell begin that are not tested here."""
 
 
@@ -55,29 +59,66 @@ def run_python(block: Block, page: str, names: dict[str, object], example_org: s
         assert expected.strip() in lines, f"{expected!r} was not printed, or not in this order:\n{printed.getvalue()}"
 
 
-def run_commands(block: Block, example_org: str) -> None:
-    lines = block.code.replace("\\\n", " ").replace("https://example.org", example_org).splitlines()
-    for line in filter(None, map(str.strip, lines)):
+def run_commands(block: Block, example_org: str, servers: Servers) -> None:
+    code = block.code.replace("\\\n", " ").replace("https://example.org", example_org)
+    for line in filter(None, map(str.strip, code.splitlines())):
         if line.startswith(NOT_OURS):
             continue
         program, *arguments = shlex.split(line, comments=True)
-        assert program == "saccade", f"cannot run {line!r}"
-        result = CliRunner().invoke(app, arguments)
-        assert result.exit_code == 0, f"{line}\n{result.output}"
+        if line.startswith("saccade serve "):
+            servers.start(arguments)
+        elif program == "curl":
+            servers.curl(arguments)
+        else:
+            assert program == "saccade", f"cannot run {line!r}"
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+class Servers:
+    """The process of `saccade serve` on a page, at a free port instead of 8000, and `curl` that asks it."""
+
+    def __init__(self) -> None:
+        self.port = ""
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, arguments: list[str]) -> None:
+        self.close()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = str(free.getsockname()[1])
+        at_port = [self.port if argument == "8000" else argument for argument in arguments if argument != "&"]
+        at_port += [] if "--port" in at_port else ["--port", self.port]
+        self.process = subprocess.Popen([sys.executable, "-m", "saccade", *at_port])
+        self.curl(
+            ["--silent", "--retry", "240", "--retry-delay", "1", "--retry-all-errors", "http://127.0.0.1:8000/ready"]
+        )
+
+    def curl(self, arguments: list[str]) -> None:
+        assert shutil.which("curl")
+        at_port = [argument.replace(":8000", f":{self.port}") for argument in arguments]
+        subprocess.run(["curl", "--fail-with-body", "--noproxy", "*", *at_port], check=True, timeout=300)
+
+    def close(self) -> None:
+        if self.process:
+            self.process.terminate()
+            assert self.process.wait(60) == 0
+            self.process = None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if any(blocks_of(page))])
 def test_the_code_on_the_page_runs(page: str, desk: Path, example_org: str) -> None:
     names: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks_of(page):
-        if block.language == "python":
-            run_python(block, page, names, example_org)
-        elif block.language == "sh":
-            run_commands(block, example_org)
-        elif block.language == "toml":
-            (desk / "fit.toml").write_text(block.code, encoding="utf-8")
-            recipe_space(FitConfig.read(desk / "fit.toml").hyperparameters)
+    with contextlib.closing(Servers()) as servers:
+        for block in blocks_of(page):
+            if block.language == "python":
+                run_python(block, page, names, example_org)
+            elif block.language == "sh":
+                run_commands(block, example_org, servers)
+            elif block.language == "toml":
+                (desk / "fit.toml").write_text(block.code, encoding="utf-8")
+                recipe_space(FitConfig.read(desk / "fit.toml").hyperparameters)
 
 
 @pytest.mark.parametrize("page", PAGES)

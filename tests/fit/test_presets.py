@@ -11,7 +11,7 @@ import pytest
 from saccade import ImagePredictor
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.fit.options import FitOptions
-from saccade.fit.presets import SMALL_NETWORKS, Preset, find_preset, small_networks
+from saccade.fit.presets import Preset, find_preset
 from saccade.models.catalogue import resolve_name
 from saccade.training.recipes.recipe import edges_of, recipe_space
 
@@ -59,7 +59,8 @@ def test_no_networks_are_named_if_time_is_short() -> None:
 
 def test_better_presets_allow_more_networks() -> None:
     settings = [FitOptions().with_defaults(find_preset(name).options) for name in NEW]
-    assert [one.max_members for one in settings] == [1, 3, 5, 1]
+    assert [one.max_members for one in settings] == [1, 3, 5, 5]
+    assert [one.distill for one in settings] == [False, False, False, True]
 
 
 @pytest.mark.parametrize("besides", [{"refit_full": True}, {"objectives": ["accuracy", "params"]}, {"num_folds": 9}])
@@ -67,16 +68,8 @@ def test_options_of_the_user_take_precedence_over_the_ensemble_of_a_preset(besid
     settings = FitOptions.of(besides).with_defaults(find_preset("best_quality").options)
     assert settings.ensemble == "auto"
     assert FitOptions.of({"ensemble": 2}).with_defaults(find_preset("best_quality").options).max_members == 2
-    alone = FitOptions.of({"num_folds": 3}).with_defaults(find_preset("fast_inference").options)
+    alone = FitOptions.of({"num_folds": 3}).with_defaults(find_preset("medium_quality").options)
     assert alone.ensemble == "auto"
-
-
-def test_small_networks_are_those_with_the_smallest_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("SACCADE_WEIGHTS", raising=False)
-    assert small_networks(None) == list(SMALL_NETWORKS)
-    for size, name in enumerate(["resnet18", "test_vit", "resnet50", "mobilenetv2_100"]):
-        (tmp_path / f"{name}.safetensors").write_bytes(bytes(size))
-    assert small_networks(tmp_path) == ["resnet18", "test_vit", "resnet50"]
 
 
 def test_a_preset_searches_available_networks(
@@ -85,7 +78,7 @@ def test_a_preset_searches_available_networks(
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     few = {"img_size": 32, "epochs": 1, "batch_size": 8}
     predictor.fit(
-        make_colours(10), presets="fast_inference", hyperparameters=few, weights=tiny_weights, num_trials=2,
+        make_colours(10), presets="medium_quality", hyperparameters=few, weights=tiny_weights, num_trials=2,
         time_limit=60, executor="inline",
     )  # fmt: skip
     asked = json.loads((tmp_path / "run" / "run.json").read_text())["arguments"]
@@ -106,7 +99,7 @@ def test_none_and_dictionaries() -> None:
     assert find_preset({"lr": 0.1}) == Preset(hyperparameters={"lr": 0.1})
     both = find_preset(["fast_inference", "high_quality"])
     assert both.options["ensemble"] == 3
-    assert both.has_small_networks
+    assert both.options["distill"] is True
 
 
 def test_a_misspelt_preset_gets_a_suggestion() -> None:

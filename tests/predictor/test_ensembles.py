@@ -20,6 +20,7 @@ from saccade.inference.feature_bank import FEATURES
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import DESCRIPTION, SPLIT, SavedPredictor
+from saccade.inference.validation import VALIDATION
 from saccade.selection import combination
 from saccade.selection.ensemble import Evaluation
 from saccade.space import Categorical
@@ -89,6 +90,7 @@ def test_the_result_may_be_an_ensemble_which_is_reported(run: ImagePredictor) ->
         "members/0001.safetensors",
         DESCRIPTION,
         SPLIT,
+        VALIDATION,
         "weights.safetensors",
     ]
     assert len(list(Path(run.path).glob("trials/*/best*.safetensors"))) == 1
@@ -166,4 +168,10 @@ def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[st
     assert summary["valid_score"] > validation  # with calibration
     assert f"({-validation:.4g} without calibration and thresholds)" in summary["result"]
     assert "chosen" in summary["valid_score_how"]
-    assert files(Path(predictor.path) / "predictor") == [FEATURES, DESCRIPTION, SPLIT, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [
+        FEATURES,
+        DESCRIPTION,
+        SPLIT,
+        VALIDATION,
+        "weights.safetensors",
+    ]

@@ -8,7 +8,7 @@ import math
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -34,6 +34,8 @@ from saccade.fit.run_folder import (
     START,
     START_SPLIT,
     STORE,
+    STUDENTS,
+    TEACHER,
     TRIALS,
     FitRequest,
     WeightsKeeper,
@@ -60,8 +62,9 @@ from saccade.models.downloads import Downloads
 from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
 from saccade.selection.combination import Combination
+from saccade.selection.distillation import distill, distillation_summary, loss_message
 from saccade.selection.ensemble import MIN_IMAGES
-from saccade.selection.finishing import select_networks, write_features, write_predictor
+from saccade.selection.finishing import drop_weights, select_networks, write_features, write_predictor
 from saccade.selection.folds import CrossValidation
 from saccade.space import Dict
 from saccade.study.event_log import EventLog
@@ -70,6 +73,7 @@ from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
 from saccade.study.study import Study
 from saccade.study.trackers import connected
+from saccade.study.trial import Trial
 from saccade.tasks.matching import match_classes, widened
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -157,7 +161,9 @@ def run_fit(
                     start=start if start.is_file() else None,
                     start_has_head=request.problem is not None,
                     class_names=request.train.class_names,
-                    costs=list(dict.fromkeys([*cost_names(objectives), *settings.limits])),
+                    costs=list(
+                        dict.fromkeys([*cost_names(objectives), *settings.limits, *["latency_ms"] * settings.distill])
+                    ),
                     is_holdout=request.tuning is None,
                     num_val_seen=data.num_val_seen,
                 )
@@ -174,6 +180,7 @@ def run_fit(
                     objectives=objectives,
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
+                    distills=settings.distill,
                 )
                 narrowed, scores = (
                     (request, {}) if finish else screen_networks(request, task, deadline, log, notify, downloads)
@@ -194,16 +201,16 @@ def run_fit(
                     seed=settings.random_state or 0,
                     folds_folder=folder / FOLDS,
                 )
-                combination = _search(request, folder, study, select, budget, notify, cross_validation, finish=finish)
+                combination = _search(
+                    request, folder, study, task, select, budget, notify, cross_validation, finish=finish
+                )
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
             budget.begin("finishing")
             with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
-                saved = write_predictor(
-                    folder,
-                    study,
-                    task,
-                    combination,
+                write = partial(
+                    write_predictor,
+                    task=task,
                     label=request.label,
                     eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                     class_names=request.train.class_names,
@@ -214,10 +221,12 @@ def run_fit(
                     seconds=budget.seconds,
                     is_interrupted=is_interrupted,
                 )
+                saved = _write_result(request, folder, write, combination, task, study.trials, notify)
                 write_features(saved, task, combination, seconds_left)
                 if is_interrupted:
                     notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
                 else:
+                    drop_weights(study.trials, combination)
                     tidy_up(folder)
             summary = saved.summary
             used_s = deadline.elapsed_s()
@@ -225,10 +234,39 @@ def run_fit(
     return replace(saved, folder=root / PREDICTOR_FOLDER)
 
 
+def _write_result(
+    request: FitRequest,
+    folder: Path,
+    write: Callable[..., SavedPredictor],
+    combination: Combination,
+    task: ImageTask,
+    trials: Sequence[Trial],
+    notify: Listener,
+) -> SavedPredictor:
+    """Write the predictor; if it is a student, also its teacher, and warn if they differ by more than expected."""
+    if combination.teacher is None or combination.student is None:
+        return write(folder / PREDICTOR_FOLDER, trials, combination=combination)
+    teacher = write(folder / TEACHER, trials, combination=combination.teacher)
+    images = [*request.train.images, *(request.tuning.images if request.tuning else ())]
+    more = partial(
+        distillation_summary,
+        teacher=replace(teacher, folder=root_of(folder) / TEACHER),
+        combination=combination,
+        task=task,
+        trials=[*trials, combination.student],
+        images=[images[index] for index in task.val.indices.tolist()],
+    )
+    saved = write(folder / PREDICTOR_FOLDER, [*trials, combination.student], combination=combination, more=more)
+    if message := loss_message(saved.summary):
+        notify(Warned(message))
+    return saved
+
+
 def _search(
     request: FitRequest,
     folder: Path,
     study: Study,
+    task: ImageTask,
     select: Callable[..., Combination],
     budget: TimeBudget,
     notify: Listener,
@@ -236,7 +274,7 @@ def _search(
     *,
     finish: bool,
 ) -> Combination | None:
-    """Search, select, and train folds or the refit; None if that is interrupted when a trial has a score (Ctrl-C)."""
+    """Search, select, and train folds, refit or student; None if interrupted when a trial has a score (Ctrl-C)."""
     if finish:
         return None
     is_refit = request.settings.refit_full
@@ -252,7 +290,23 @@ def _search(
         phase: Phase = "refit" if is_refit else "folds" if cross_validation else "selection"
         budget.begin(phase)
         refit_folder = folder / REFIT if is_refit else None
-        return select(deadline=budget.part(phase), cross_validation=cross_validation, refit_folder=refit_folder)
+        selected = select(deadline=budget.part(phase), cross_validation=cross_validation, refit_folder=refit_folder)
+        if not request.settings.distill:
+            return selected
+        budget.begin("distillation")
+        shutil.rmtree(folder / STUDENTS, ignore_errors=True)  # of a process that was killed
+        student = distill(
+            study.executor,
+            task,
+            selected,
+            study.trials,
+            request.space,
+            folder / STUDENTS,
+            budget.part("distillation"),
+            notify,
+            request.given,
+        )
+        return student or selected
     except KeyboardInterrupt:
         if study.best_trial is None:
             raise

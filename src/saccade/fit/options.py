@@ -327,6 +327,17 @@ class FitOptions(BaseModel):
             metavar="K",
         ),
     ] = None
+    distill: Annotated[
+        bool,
+        Option(
+            "After the search, train a small, fast network on the predictions of the best; it is the result.",
+            "The time limit includes it. The student has at least 5 times the throughput, where a network of the "
+            "search allows it. `fit_summary` compares both on the validation images; the teacher is a predictor in the "
+            "run "
+            'folder: ``fit_summary()["distillation"]["teacher_path"]``. See `saccade.selection.distillation`.',
+        ),
+        Kind("True or False"),
+    ] = False
     weights: Annotated[
         FilePath | None, Option("File, or folder of files, of pretrained weights.", metavar="PATH", is_path=True)
     ] = None
@@ -441,6 +452,12 @@ class FitOptions(BaseModel):
                     f"objectives={self.objectives} is not supported together with {asked}: costs are those of single "
                     "networks. Remove one of them"
                 )
+        others = {"refit_full=True": self.refit_full, f"num_folds={self.num_folds}": self.num_folds is not None}
+        if self.distill and (other := [*[name for name, is_given in others.items() if is_given], *costs]):
+            raise HyperparameterError(
+                f"distill=True (also of presets='fast_inference') is not supported together with {other[0]}: the "
+                "student is one network, validated on the validation images. Remove it, or pass distill=False"
+            )
         if self.num_folds is not None:
             self._check_folds(self.num_folds)
         return self

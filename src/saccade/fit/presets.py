@@ -13,19 +13,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from saccade.errors import HyperparameterError, UnknownNameError
-from saccade.models.weights import networks_in_folder
 from saccade.space import Categorical, Real
 
 _HOUR_S = 3600.0
-
-# Networks that ``fast_inference`` searches without a local folder of weights.
-SMALL_NETWORKS = ("mobilenetv3_large_100", "mobilenetv3_small_100", "resnet18")
-
-MAX_SMALL_NETWORKS = 3  # networks of a local folder that ``fast_inference`` searches: those with the smallest files
 
 
 @dataclass(frozen=True)
@@ -35,7 +28,6 @@ class Preset:
     options: dict[str, Any] = field(default_factory=dict)  # arguments of `saccade.fit.options.FitOptions`
     hyperparameters: dict[str, Any] = field(default_factory=dict)  # values and spaces by name
     min_time_limit_s: float = 0.0  # time limit from which on the hyperparameters apply
-    has_small_networks: bool = False  # search small networks if no networks are named
 
 
 PRESETS: dict[str, Preset] = {
@@ -54,7 +46,7 @@ PRESETS: dict[str, Preset] = {
         },
         min_time_limit_s=_HOUR_S,  # large networks need hours
     ),
-    "fast_inference": Preset({"time_limit": _HOUR_S, "ensemble": False}, has_small_networks=True),
+    "fast_inference": Preset({"time_limit": _HOUR_S, "distill": True}),
     "good_quality_fast_inference": Preset(
         {"time_limit": 8 * _HOUR_S, "num_trials": 512, "ensemble": False},
         {
@@ -96,11 +88,5 @@ def find_preset(names: str | Sequence[str] | Mapping[str, Any] | None, limit_s: 
         merged = Preset(
             {**merged.options, **preset.options},
             {**merged.hyperparameters, **(preset.hyperparameters if applies else {})},
-            has_small_networks=merged.has_small_networks or preset.has_small_networks,
         )
     return merged
-
-
-def small_networks(weights: Path | None) -> list[str]:
-    """Return networks with fast prediction: of a local folder of weights, those with the smallest files."""
-    return networks_in_folder(weights)[::-1][:MAX_SMALL_NETWORKS] or list(SMALL_NETWORKS)

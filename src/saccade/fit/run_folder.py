@@ -50,17 +50,20 @@ RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
 JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
 REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
+STUDENTS, TEACHER = "students", "teacher"  # trainings of a distillation, and the predictor that it started from
 
 # Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place.
 NEW, MOVING = ".new", ".moving"
+
+_PREDICTORS = PREDICTOR_FOLDER, TEACHER
 
 # Patterns of the files that a run writes outside of the folders that it has for itself.
 _FILES = (
     *(RUN, DATA, SPLIT, FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
     *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
     *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
-    *(f"{PREDICTOR_FOLDER}/{name}" for name in (DESCRIPTION, "*.safetensors", "*.part")),
-    *(f"{PREDICTOR_FOLDER}/{name}/*.safetensors*" for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
+    *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, "*.safetensors", "*.part")),
+    *(f"{folder}/{name}/*.safetensors*" for folder in _PREDICTORS for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
 )
 
 # Recorded arguments that may differ when a run is resumed: how long, and where, trials are trained.
@@ -234,12 +237,13 @@ def how_to_finish(folder: Path) -> str:
 
 def remove_run(folder: Path) -> None:
     """Remove the files of a run, and the folders that are empty then; other files are not touched."""
-    for name in (STARTING, STORE, REFIT, FOLDS):
+    for name in (STARTING, STORE, REFIT, FOLDS, STUDENTS):
         shutil.rmtree(folder / name, ignore_errors=True)
     for pattern in _FILES:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for pattern in (f"{TRIALS}/*", f"{PREDICTOR_FOLDER}/*", TRIALS, JOURNAL.split("/")[0], PREDICTOR_FOLDER):
+    contents = (f"{name}/*" for name in (TRIALS, *_PREDICTORS))
+    for pattern in (*contents, TRIALS, JOURNAL.split("/")[0], *_PREDICTORS):
         for path in folder.glob(pattern):
             with contextlib.suppress(OSError):  # it is a file, or not empty
                 path.rmdir()
@@ -338,7 +342,7 @@ class WeightsKeeper(CheckpointKeeper):
 
 def tidy_up(folder: Path) -> None:
     """Remove the files that only the search needed; calling it twice is harmless."""
-    for name in (STORE, REFIT, FOLDS):
+    for name in (STORE, REFIT, FOLDS, STUDENTS):
         shutil.rmtree(folder / name, ignore_errors=True)
     trials = folder / TRIALS
     for name in (START, START_SPLIT):

@@ -16,7 +16,9 @@ from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
 from saccade.study.trial import Trial
 
-Phase = Literal["preparing", "decoding", "checking", "search", "refit", "folds", "selection", "finishing"]
+Phase = Literal[
+    "preparing", "decoding", "checking", "search", "refit", "folds", "selection", "distillation", "finishing"
+]
 
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0  # of the limit, for decoding; but some images must be there
 
@@ -25,6 +27,8 @@ DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0  # of the limit, for decoding; bu
 SPEED_FRACTION, SHORT_SPEED_FRACTION, FEW_NETWORKS_S, LONGEST_SPEED_S = 0.04, 0.08, 0.8, 2.0
 
 SELECTION_FRACTION, SELECTION_S = 0.05, 0.8  # the choice of an ensemble takes up to 0.8 s, and at most 5 % of the limit
+
+DISTILLATION_FRACTION = 0.3  # of the limit, to train a student of the selected networks
 
 # Seconds to stop workers, to calibrate, to remove files and to write the summary: 1 % of the limit, .2 s to 1 s.
 LEAST_FINISHING_S, FINISHING_FRACTION, MAX_FINISHING_S = 0.2, 0.01, 1.0
@@ -72,6 +76,8 @@ class TimeBudget:
                 least_s = min(SHORT_SPEED_FRACTION * limit_s, FEW_NETWORKS_S)
                 return self.deadline.within(min(LONGEST_SPEED_S, max(SPEED_FRACTION * limit_s, least_s)))
             case "refit" | "folds" | "selection":
+                return Deadline(left_s - self.reserve.finishing_s - self.reserve.distillation_s)
+            case "distillation":
                 return Deadline(left_s - self.reserve.finishing_s)
             case _:
                 return self.deadline
@@ -133,8 +139,12 @@ class FinishingReserve:
         objectives: Sequence[str] = (),
         max_members: int = 1,
         folds: FoldCosts | None = None,
+        *,
+        distills: bool = False,
     ) -> None:
         self._deadline, self._folds = deadline, folds
+        is_limited = distills and not math.isinf(deadline.limit_s)
+        self.distillation_s = DISTILLATION_FRACTION * deadline.limit_s if is_limited else 0.0
         self._refit_ratio = refit_ratio if folds is None else folds.ratio
         self._has_costs = bool(cost_names(objectives))
         self._max_members = max_members
@@ -166,7 +176,7 @@ class FinishingReserve:
         """Return the seconds to reserve."""
         ratio = self._refit_ratio
         if not ratio or self._deadline.seconds_left() == float("inf"):
-            return self.finishing_s + self.selection_s
+            return self.finishing_s + self.selection_s + self.distillation_s
         fixed_s = self.finishing_s + self._setup_s
         if self._folds is not None:
             fixed_s += (self._folds.num_rounds - 1) * self._setup_s

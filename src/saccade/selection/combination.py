@@ -13,6 +13,7 @@ import numpy as np
 from saccade.inference.postprocessing import weighted_mean
 from saccade.selection.candidates import Candidate, activate
 from saccade.selection.ensemble import MIN_IMAGES, Evaluation, best_single, cross_fit, evaluate, select_weights
+from saccade.study.trial import Trial
 from saccade.training.task import ImageTask, Split
 
 
@@ -31,6 +32,8 @@ class Combination:
     is_refit: bool = False  # trained on the validation images as well, after the search
     split: tuple[Split, Split] | None = None  # of the first of the folds' networks: fitted to, and held out
     groups: np.ndarray | None = None  # of the held-out images, as in `Split`
+    teacher: Combination | None = None  # of a student: what it was distilled from
+    student: Trial | None = None  # its training, which is not one of the search
 
     @classmethod
     def single(cls, candidate: Candidate, task: ImageTask) -> Combination:

@@ -21,7 +21,8 @@ from saccade.inference.description import WEIGHTS, Choice, Member
 from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import first_network, known_numerics
 from saccade.inference.postprocessing import Postprocessing
-from saccade.inference.saved import CHOICES_FOLDER, INTERRUPTED, MEMBERS_FOLDER, PREDICTOR_FOLDER, SPLIT, SavedPredictor
+from saccade.inference.saved import CHOICES_FOLDER, INTERRUPTED, MEMBERS_FOLDER, SPLIT, SavedPredictor
+from saccade.inference.validation import ValidationRecord
 from saccade.selection.candidates import Candidate, best_epoch, ranked, read_candidates
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
@@ -122,7 +123,7 @@ def _too_slow(best: Trial, costs: Mapping[str, float], limits: Mapping[str, floa
 
 def write_predictor(
     folder: Path,
-    study: Study,
+    trials: Sequence[Trial],
     task: ImageTask,
     combination: Combination,
     *,
@@ -135,13 +136,14 @@ def write_predictor(
     left_out: Mapping[str, Any] | None = None,
     seconds: Callable[[], Mapping[str, float]],
     is_interrupted: bool = False,
+    more: Callable[[SavedPredictor], Mapping[str, Any]] = lambda _: {},
 ) -> SavedPredictor:
-    """Write the predictor into the run folder; after a kill it is complete, or absent.
+    """Write the predictor of these trials into a folder; after a kill it is complete, or absent.
 
     With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
     the network from which the trials started. With `is_interrupted` the run may be resumed: trials keep their files,
-    and the summary has the entry `INTERRUPTED`. Raises a DataError if the weights of a trial on the Pareto front are
-    missing.
+    and the summary has the entry `INTERRUPTED`. `more` entries of the summary replace others.
+    Raises a DataError if the weights of a trial on the Pareto front are missing.
     """
     writers: dict[str, Callable[[Path], object]] = {}
     members = []
@@ -151,12 +153,12 @@ def write_predictor(
         member = Member(one.trial, one.blueprint, name, weight, amp=one.config.get("amp"))
         members.append(replace(member, has_seen_val=one.has_seen_val))
     first = combination.members[0]
-    best = study.trials[first.trial]
+    best = trials[first.trial]
 
-    front = best_trials(study.trials, objectives)
-    costs = trial_costs(study.trials, cost_names(objectives)) if cost_names(objectives) else None
+    front = best_trials(trials, objectives)
+    costs = trial_costs(trials, cost_names(objectives)) if cost_names(objectives) else None
     selected = [one.trial for one in combination.members]
-    rows = trial_rows(study.trials, costs, [trial.number for trial in front], selected)
+    rows = trial_rows(trials, costs, [trial.number for trial in front], selected)
     for row in rows:
         if row["status"] == Status.RUNNING.value:  # when Ctrl-C or a kill ended the search
             row["status"] = "interrupted"
@@ -164,7 +166,7 @@ def write_predictor(
     for trial in front if costs is not None else ():
         assert costs is not None
         single = Combination.single(best_epoch(trial, task), task)
-        postprocessing, summary = _finished(single, task, trial, rows)
+        postprocessing, summary, _ = _finished(single, task, trial, rows)
         name = WEIGHTS
         if trial is not best:
             name = f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
@@ -172,11 +174,11 @@ def write_predictor(
         one = single.members[0]
         choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
         choices.append(replace(choice, has_seen_val=one.has_seen_val))
-    postprocessing, summary = _finished(combination, task, best, rows)
+    postprocessing, summary, evaluation = _finished(combination, task, best, rows)
     if is_interrupted:
         summary[INTERRUPTED] = True
     saved = SavedPredictor(
-        folder=folder / PREDICTOR_FOLDER,
+        folder=folder,
         label=label,
         problem=task.problem,
         metric=task.metric.name,
@@ -194,12 +196,20 @@ def write_predictor(
     train, val = combination.split or (task.train, task.val)
     split = EarlierSplit.of(keys[train.indices], keys[val.indices])
     writers[SPLIT] = (split if earlier is None else split.fitted_also_to(earlier.fitted)).save
-    saved = saved.write(writers)
-    for trial in study.trials:
-        if trial is not best and not is_interrupted:
-            assert trial.files is not None
-            trial.files.drop(trial.number, BEST, BEST_OUTPUTS)  # of paused trials, and of members that were copied
+    saved = replace(saved, summary={**saved.summary, **more(saved)}).write(writers)
+    predictions = postprocessing.calibration.apply(combination.predictions, task.problem)
+    fitted = task.train.joined(task.val) if combination.num_folds else train
+    given = combination.targets, predictions, evaluation.adjusted, fitted.targets
+    ValidationRecord.of(task.problem, *given).save(saved.folder, saved.validation_key)
     return saved
+
+
+def drop_weights(trials: Sequence[Trial], combination: Combination) -> None:
+    """Remove the weights of trials that the predictor was made of, except those of its first network's trial."""
+    for trial in trials:
+        if trial.number != combination.members[0].trial:
+            assert trial.files is not None
+            trial.files.drop(trial.number, BEST, BEST_OUTPUTS)
 
 
 def write_features(
@@ -227,8 +237,8 @@ def write_features(
 
 def _finished(
     combination: Combination, task: ImageTask, first: Trial, rows: list[dict[str, Any]]
-) -> tuple[Postprocessing, dict[str, Any]]:
-    """Return calibration and thresholds, fitted to predictions for held-out images, and the summary of the result."""
+) -> tuple[Postprocessing, dict[str, Any], Evaluation]:
+    """Return calibration and thresholds, fitted to predictions for held-out images, the summary, and the evaluation."""
     class_prior = _class_prior(task, combination.members[0].config)
     postprocessing, report = Postprocessing(), first.best_report
     assert report is not None
@@ -238,10 +248,11 @@ def _finished(
         held_out = combination.predictions, combination.targets
         fitted = evaluate(*held_out, task.problem, task.metric, class_prior, combination.groups)
         postprocessing, evaluation = fitted.postprocessing, combination.evaluation or fitted
-    return postprocessing, {
+    summary = {
         **postprocessing.summary(task.problem, combination.is_refit),
         **result_summary(combination, evaluation, first, rows, task),
     }
+    return postprocessing, summary, evaluation
 
 
 def _class_prior(task: ImageTask, config: dict[str, Any]) -> np.ndarray | None:

@@ -153,9 +153,9 @@ class Problem(ABC):
         """Return the mean loss of a batch: cross entropy, binary cross entropy, or the squared error.
 
         The sum of the weighted losses is divided by the batch size, not by the sum of the weights as in torch:
-        otherwise weights cancel out in small batches, and in a batch of one altogether. After mixup, targets are class
-        probabilities of shape (batch, num_classes). Class weights of multilabel problems weight only the images that
-        have the label. With q from 0 (cross entropy) to 1 wrong labels have less influence: it is the generalised cross
+        otherwise weights cancel out in small batches, and in a batch of one altogether. Targets may be soft, in the
+        form of `soft_targets`, as after mixup. Class weights of multilabel problems weight only the images that have
+        the label. With q from 0 (cross entropy) to 1 wrong labels have less influence: it is the generalised cross
         entropy ``(1 - p ** q) / q`` of Zhang and Sabuncu (NeurIPS 2018), where p is the probability of the label.
         """
         losses = self._losses(outputs.float(), targets, smoothing, class_weights, q)
@@ -169,7 +169,7 @@ class Problem(ABC):
 
     @abstractmethod
     def soft_targets(self, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        """Return targets in the form of outputs, float32 of shape (batch, num_outputs), with label smoothing."""
+        """Return targets as float32 of shape (batch, num_outputs), with label smoothing; soft ones may be given."""
 
     @abstractmethod
     def output_losses(self, outputs: torch.Tensor, soft_targets: torch.Tensor) -> torch.Tensor:

@@ -89,7 +89,8 @@ class SingleLabel(Classification):
         return (soft * power_loss(outputs.log_softmax(1), q)).sum(1)
 
     def soft_targets(self, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        one_hot = functional.one_hot(targets, len(self.classes)).float()
+        is_soft = targets.is_floating_point()
+        one_hot = targets if is_soft else functional.one_hot(targets, len(self.classes)).float()
         return one_hot * (1 - smoothing) + smoothing / len(self.classes)
 
     def output_losses(self, outputs: torch.Tensor, soft_targets: torch.Tensor) -> torch.Tensor:
@@ -99,7 +100,7 @@ class SingleLabel(Classification):
         return outputs.softmax(-1)
 
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        return (outputs.argmax(1) == targets).sum().item()
+        return (outputs.argmax(1) == (targets.argmax(1) if targets.is_floating_point() else targets)).sum().item()
 
     def balanced_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return the number of images by the number of images of the class; as if a class without images had one."""
@@ -264,7 +265,7 @@ class Multilabel(Classification):
         return outputs.sigmoid()
 
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
-        return ((outputs >= 0) == (targets > 0)).all(1).sum().item()
+        return ((outputs >= 0) == (targets >= THRESHOLD)).all(1).sum().item()
 
     def balanced_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return the number of images without the label by the number of images with it."""
@@ -361,10 +362,10 @@ class Regression(Problem):
     ) -> torch.Tensor:
         if q:
             raise self._has_no_classes("robust_loss")
-        return functional.mse_loss(outputs.squeeze(1), targets, reduction="none")
+        return functional.mse_loss(outputs.squeeze(1), targets.reshape(-1), reduction="none")
 
     def soft_targets(self, targets: torch.Tensor, smoothing: float = 0.0) -> torch.Tensor:
-        return targets.float()[:, None]
+        return targets.float().reshape(-1, 1)
 
     def output_losses(self, outputs: torch.Tensor, soft_targets: torch.Tensor) -> torch.Tensor:
         return (outputs - soft_targets).square()

@@ -21,9 +21,10 @@ class Split:
     targets: np.ndarray  # labels, encoded by the problem
     weights: np.ndarray | None = None  # from `saccade.training.imbalance.sample_weights`
     groups: np.ndarray | None = None  # images with equal numbers stay on one side of every split; None: no two have
+    soft: np.ndarray | None = None  # targets of the loss in place of `targets`, in the form of `Problem.soft_targets`
 
     def joined(self, other: Split) -> Split:
-        """Return the images of both splits; weights and groups only if both have them."""
+        """Return the images of both splits; weights, groups and soft targets only if both have them."""
 
         def both(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
             return None if one is None or two is None else np.concatenate([one, two])
@@ -31,12 +32,13 @@ class Split:
         indices, targets = (
             np.concatenate(pair) for pair in ((self.indices, other.indices), (self.targets, other.targets))
         )
-        return Split(indices, targets, both(self.weights, other.weights), both(self.groups, other.groups))
+        pairs = ((self.weights, other.weights), (self.groups, other.groups), (self.soft, other.soft))
+        return Split(indices, targets, *(both(*pair) for pair in pairs))
 
     def take(self, rows: np.ndarray) -> Split:
         """Return some of the images, by their positions or by bools of shape (num_images,)."""
-        weights, groups = (None if values is None else values[rows] for values in (self.weights, self.groups))
-        return Split(self.indices[rows], self.targets[rows], weights, groups)
+        others = (None if values is None else values[rows] for values in (self.weights, self.groups, self.soft))
+        return Split(self.indices[rows], self.targets[rows], *others)
 
 
 @dataclass(frozen=True)

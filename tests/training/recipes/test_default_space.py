@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.errors import WeightsNotFoundError
-from saccade.fit.presets import PRESETS, SMALL_NETWORKS
+from saccade.fit.presets import PRESETS
 from saccade.models.catalogue import FREE_LICENSES, license_of
 from saccade.models.embedded import EMBEDDED, embedded_networks
 from saccade.models.ranking import expected_score, ranked_networks
@@ -257,5 +257,5 @@ def test_random_weights_are_never_a_fallback(fake_package: Callable[..., Path]) 
 def test_default_networks_have_weights_that_allow_any_use() -> None:
     named = [name for preset in PRESETS.values() if (name := preset.hyperparameters.get("model")) is not None]
     networks = {name for model in named for name in choices(recipe_space({"model": model}), "model")}
-    for network in {*SMALL_NETWORKS, *EMBEDDED, *networks}:
+    for network in {*EMBEDDED, *networks}:
         assert license_of(network) in FREE_LICENSES

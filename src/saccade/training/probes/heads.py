@@ -52,9 +52,17 @@ class HeadFitter:
     `DEFAULT_PENALTY`, or the only one given.
     """
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, problem: Problem, groups: Groups = None) -> None:
+    def __init__(
+        self,
+        features: np.ndarray,
+        targets: np.ndarray,
+        problem: Problem,
+        groups: Groups = None,
+        soft: np.ndarray | None = None,  # targets of the loss in place of `targets`, as in `Split`
+    ) -> None:
         self._given_targets, self._groups, self.problem = targets, groups, problem
-        self.targets = problem.soft_targets(torch.as_tensor(targets))  # (num_images, num_outputs)
+        used = torch.as_tensor(targets if soft is None else soft)
+        self.targets = problem.soft_targets(used)  # (num_images, num_outputs)
         self.num_outputs = self.targets.shape[1]
         x = torch.tensor(features, dtype=torch.float32)
         self._mean = x.mean(0)
@@ -228,6 +236,7 @@ def fit_robust_heads(
     seconds_left: Callable[[], float] = lambda: 1.0,
     seed: int = 0,
     groups: Groups = None,
+    soft: np.ndarray | None = None,
 ) -> tuple[Head, float]:
     """Fit a linear head by `HeadFitter`, and again with images weighted by the probability of their labels.
 
@@ -236,7 +245,7 @@ def fit_robust_heads(
     that are wrong at random lower the accuracy of all heads alike, so it still ranks them (Ghosh et al., "Making risk
     minimization tolerant to label noise", Neurocomputing 2015).
     """
-    fitter = HeadFitter(features, targets, problem, groups)
+    fitter = HeadFitter(features, targets, problem, groups, soft)
     first = fitter.fit(weights, seconds_left, seed=seed)
     is_automatic = q is None
     if q is None:

@@ -75,7 +75,8 @@ def fit_head(
         return None
     row_weights = None if weights is None else weights[rows]
     given = features, targets, problem, robust_loss, row_weights, seconds_left
-    fitted, q = fit_robust_heads(*given, seed=seed, groups=groups)
+    soft = None if train.soft is None else train.soft[rows]
+    fitted, q = fit_robust_heads(*given, seed=seed, groups=groups, soft=soft)
     with torch.no_grad():
         head.weight.copy_(torch.as_tensor(fitted.weight))
         if head.bias is not None:

@@ -55,7 +55,7 @@ class Steps:
         self.batches = Batches(
             task.store,
             task.train.indices,
-            targets,
+            targets if task.train.soft is None else task.train.soft,
             transform,
             recipe.batch_size,
             spec.mean,

@@ -225,8 +225,13 @@ class Trainer:
             self.stop_reason = self.stopping.reason(score, epoch)
         if probe is not None and not self.task.is_refit:
             keep_start_s = time.perf_counter()
-            # One more fit takes less time than everything before. Class priors of drawn images are not those of labels.
-            refits = self.steps.draw is None and deadline.seconds_left() > keep_start_s - start_s
+            # One more fit takes less time than everything before. Class priors of drawn images are not those of labels,
+            # and validation images have no soft targets.
+            refits = (
+                self.steps.draw is None
+                and self.task.train.soft is None
+                and deadline.seconds_left() > keep_start_s - start_s
+            )
             outputs, by_class = self.validation.outputs, self.steps.class_weights
             final = final_probe(self.classifier, self.task, probe, outputs, by_class, refits)
             if final is not None:
