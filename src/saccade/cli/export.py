@@ -24,6 +24,10 @@ def export(
         float | None,
         typer.Option(metavar="NUM", help="Coverage of the sets of classes; 0.9 if not given and available."),
     ] = None,
+    member: Annotated[
+        int | None,
+        typer.Option(metavar="NUM", help="Network of an ensemble, from 0, for formats of one network such as timm."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
     precision: Annotated[
         str | None,
@@ -48,7 +52,12 @@ def export(
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run, verbosity=1)
-    given = {"precision": precision, "max_accuracy_drop": max_accuracy_drop, "image_size": image_size}
+    given = {
+        "member": member,
+        "precision": precision,
+        "max_accuracy_drop": max_accuracy_drop,
+        "image_size": image_size,
+    }
     options = {name: value for name, value in given.items() if value is not None}
     file = predictor.export(to, out, coverage=coverage, overwrite=overwrite, check=not no_check, **options)
     typer.echo(f"written to {printable(file)}")

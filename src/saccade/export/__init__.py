@@ -11,6 +11,7 @@ from saccade.export.coreml_format import CoreMlFormat
 from saccade.export.litert_format import LiteRtFormat
 from saccade.export.onnx_format import OnnxFormat
 from saccade.export.openvino_format import OpenVinoFormat
+from saccade.export.timm_format import TimmFormat
 from saccade.export.torch_format import TorchFormat
 from saccade.study.registry import Registry
 
@@ -25,5 +26,6 @@ EXPORT_FORMATS: Registry[ExportFormat] = Registry(
         "openvino": OpenVinoFormat,
         "litert": LiteRtFormat,
         "coreml": CoreMlFormat,
+        "timm": TimmFormat,
     },
 )

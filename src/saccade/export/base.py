@@ -16,6 +16,7 @@ from saccade.errors import HyperparameterError
 if TYPE_CHECKING:
     from saccade.export.metadata import ExportMetadata
     from saccade.export.module import ExportModule
+    from saccade.inference.pipeline import InferencePipeline
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 """From uint8 images of one size, (N, H, W, C), to the outputs by name: see `saccade.export.module.ExportModule`."""
@@ -60,6 +61,13 @@ class ExportFormat(ABC):
     def image_size(self, module: ExportModule) -> tuple[int, int] | None:  # noqa: ARG002
         """Return height and width of the images in pixels; None for any size."""
         return None
+
+    def check(self, program: Any, file: Path, module: ExportModule, pipeline: InferencePipeline) -> float:  # noqa: ARG002
+        """Return the largest difference of a file from the predictor; raise a SaccadeError if it is too large."""
+        from saccade.export.parity import check_parity, parity_images
+
+        images = parity_images(pipeline.saved, self.image_size(module))
+        return check_parity(self.load(file), module, pipeline, images, self)
 
     def check_packages(self) -> None:
         """Raise a HyperparameterError if a package is missing."""

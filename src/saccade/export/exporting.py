@@ -17,7 +17,6 @@ from saccade.export.base import ExportFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
 from saccade.export.onnx_format import OnnxFormat
-from saccade.export.parity import check_parity, parity_images
 from saccade.export.precision import precision_table, reduce
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
@@ -67,16 +66,20 @@ def export(
             program, metadata = reduce(chosen, program, metadata, reference.saved, folder)
         chosen.save(program, metadata, made)
         if check:
-            difference = check_parity(
-                chosen.load(made), module, reference, parity_images(reference.saved, size), chosen
-            )
-            chosen.save(program, metadata.model_copy(update={"max_difference": difference}), made)
+            difference = chosen.check(program, made, module, reference)
+            metadata = metadata.model_copy(update={"max_difference": difference})
+            chosen.save(program, metadata, made)
         if chosen.name == "onnx":
             write_companions(folder, file, metadata)
-        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the file itself last
-            if part.is_dir():  # a folder does not replace another one
-                shutil.rmtree(file, ignore_errors=True)
-            part.replace(file.parent / part.name)
+        parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
+        there = [part.name for part in parts if part.name not in COMPANIONS and (file.parent / part.name).exists()]
+        if there and not overwrite:
+            raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
+        for part in parts:
+            target = file.parent / part.name
+            if target.is_dir() and overwrite:  # a folder does not replace another one
+                shutil.rmtree(target)
+            part.replace(target)
     if metadata.precisions and verbosity > 0:
         output_console().print(precision_table(metadata.precisions, metadata.problem_type))
     return file
@@ -157,6 +160,7 @@ def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
             channels=module.channels,
             shorter_side=max(Preprocess(spec).shorter_side for spec in specs),
             steps=steps,
+            pixel_range=saved.pixel_range,
         ),
         metrics={name: float(value) for name, value in numbers.items() if isinstance(value, int | float)},
         outputs=module.output_names,

@@ -1014,7 +1014,9 @@ class ImagePredictor(metaclass=SuggestingClass):
             Options of the format. ``precision="fp16"`` or ``"int8"`` of an ONNX file are for the networks; size,
             throughput and accuracy on the validation images are printed beside those in float32, and are in the file's
             metadata. Accuracy may fall by ``max_accuracy_drop`` (.01), or by one image. ``image_size=(height, width)``
-            in pixels is that of OpenVINO, LiteRT and Core ML, whose files take images of one size.
+            in pixels is that of OpenVINO, LiteRT and Core ML, whose files take images of one size. For ``"timm"`` the
+            `member` of an ensemble, from 0, as timm's format has one network; its preprocessing and class names are in
+            ``config.json``, but not the calibration and thresholds.
 
         Raises
         ------
