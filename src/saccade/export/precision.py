@@ -140,7 +140,7 @@ class RunImages:
         fitted, held_out = [], []
         for part in parts:
             is_held_out = np.full(len(part), part is tuning)
-            if split is not None:
+            if split is not None and tuning is None:
                 is_held_out = split.sides(image_keys(part.images, [""] * len(part))) == HELD_OUT
             held_out.append((part, np.flatnonzero(is_held_out)))
             fitted.append((part, np.flatnonzero(~is_held_out)))
