@@ -15,7 +15,9 @@ from saccade.export import EXPORT_FORMATS
 from saccade.export.base import ExportFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
+from saccade.export.onnx_format import OnnxFormat
 from saccade.export.parity import check_parity, parity_images
+from saccade.export.web import copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
@@ -23,7 +25,7 @@ from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.models.catalogue import license_of
 
-COMPANIONS = ("predict.py", "README.md")
+COMPANIONS = ("predict.py", "README.md", "index.html")
 """Files that are written beside an ONNX file."""
 
 MARK = "Written by saccade export"
@@ -55,10 +57,14 @@ def export(
         difference = check_parity(chosen.load(made), module, reference, parity_images(reference.saved), chosen)
         metadata = metadata.model_copy(update={"max_difference": difference})
         chosen.save(program, metadata, made)
-        if chosen.name == "onnx":
+        if isinstance(chosen, OnnxFormat):
             write_companions(folder, file, metadata)
-        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the file itself last
-            part.replace(file.parent / part.name)
+            copy_scripts(folder, chosen.web)
+        parts = [part for part in folder.rglob("*") if part.is_file()]
+        for part in sorted(parts, key=lambda part: part == made):  # the file itself last
+            place = file.parent / part.relative_to(folder)
+            place.parent.mkdir(exist_ok=True)
+            part.replace(place)
     return file
 
 
@@ -167,6 +173,7 @@ def write_companions(folder: Path, file: Path, metadata: ExportMetadata) -> None
     texts = {
         "predict.py": (Path(__file__).parent / "beside" / "predict.py.txt").read_text(encoding="utf-8"),
         "README.md": readme(file.name, metadata),
+        "index.html": page_html(file.name, MARK),
     }
     for name, text in texts.items():
         there = file.parent / name

@@ -993,8 +993,8 @@ class ImagePredictor(metaclass=SuggestingClass):
 
         Resizing, cropping, normalisation, all networks, their average, calibration and decisions are in the file. It is
         compared with `predict_proba` in its own runtime, on images of several sizes, before it is moved into place; it
-        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py`` and a
-        ``README.md`` are written, unless there are files of the user's own with these names.
+        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py``, a
+        ``README.md`` and a web page ``index.html`` are written, unless the user has files of these names there.
 
         Parameters
         ----------
@@ -1008,7 +1008,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         overwrite : bool
             Whether an existing file is replaced.
         **options
-            Options of the format.
+            Options of the format. Of ``onnx``: `web`, the folder ``dist`` of the npm package onnxruntime-web, which is
+            copied for the page.
 
         Raises
         ------
