@@ -19,13 +19,15 @@ from saccade.data.pixel_range import PixelRange
 from saccade.data.sources.unreadable import describe_unreadable
 from saccade.data.store.decoded_images import fingerprint
 from saccade.data.store.feature_cache import FeatureCache
-from saccade.data.store.on_demand import OnDemandImages
+from saccade.data.store.on_demand import DecodedForms, OnDemandImages
+from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import DataError, HyperparameterError, ImageReadError, SaccadeError, SavedPredictorError
 from saccade.events import Progressed, Warned
 from saccade.inference.classifier import Blueprint, Classifier, first_output, known_inference, with_features
 from saccade.inference.description import Member
 from saccade.inference.feature_bank import FeatureBank, distance_to_known
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
+from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.numerics.engine import ONNX, TORCH
@@ -142,6 +144,7 @@ class Predictions:
     abstained: np.ndarray  # bool (num_images,): whether the `AbstentionRule` applies; all False without one
     errors: dict[int, str]  # why images are unreadable, by their number
     unknown: np.ndarray  # bool (num_images,): whether the novelty is above a threshold; all False without a rate
+    novelty: np.ndarray  # float32 (num_images,): `FeatureBank.novelty`; all NaN without a rate
 
     def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
         """Return the names of each image's labels, or its number as text; None for unreadable images."""
@@ -190,9 +193,18 @@ class InferencePipeline:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def decode(self, image: ImageLike) -> DecodedForms:
+        """Decode an image for all networks, to pass it to `predict` and `run` later; an ImageReadError has the reason.
+
+        The numbers of `predict` do not change, and threads can decode while the networks compute.
+        """
+        blueprints = [member.blueprint for member in self.saved.members]  # no lock, which a network in use would hold
+        forms = {(Preprocess(each.input).shorter_side, each.in_chans) for each in blueprints}
+        return {form: read_as_stored(image, *form, self.saved.pixel_range) for form in forms}
+
     def predict(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         *,
         coverage: float | None = None,
         abstention: AbstentionRule | None = None,
@@ -231,8 +243,9 @@ class InferencePipeline:
         of_members, errors = self.run(images, compute, len(saved.members), verbosity)
         novelty, of_members[0] = of_members[0][:, -1], of_members[0][:, :-1]
         is_unknown = novelty > threshold
-        is_unknown[list(errors)] = False
-        return replace(postprocess(saved, of_members, errors, coverage, abstention), unknown=is_unknown)
+        is_unknown[list(errors)], novelty[list(errors)] = False, np.nan
+        found = postprocess(saved, of_members, errors, coverage, abstention)
+        return replace(found, unknown=is_unknown, novelty=novelty)
 
     @property
     def bank(self) -> FeatureBank:
@@ -290,7 +303,7 @@ class InferencePipeline:
 
     def run(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         compute: Compute,
         num_members: int,
         verbosity: int = 0,
@@ -496,6 +509,7 @@ def postprocess(
         abstained,
         dict(errors),
         np.zeros(len(labels), np.bool_),
+        np.full(len(labels), np.nan, np.float32),
     )
 
 
