@@ -116,7 +116,7 @@ def test_the_page_classifies_as_the_predictor_does(
     assert page.locator("#title").inner_text() == "my model #1"
     assert all(url.startswith((address, f"blob:{address}")) for url in requests)
     page.set_input_files("#files", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"no image"})
-    page.get_by_text("This browser cannot read the file as an image.").wait_for()
+    page.locator(".error", has_text="This browser cannot read the file as an image.").wait_for()
 
 
 def write_model(folder: Path, metadata: str | None) -> None:
