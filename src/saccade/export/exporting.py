@@ -16,8 +16,7 @@ from saccade.export.base import ExportFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
 from saccade.export.onnx_format import OnnxFormat
-from saccade.export.parity import check_parity, parity_images
-from saccade.export.web import copy_scripts, page_html
+from saccade.export.web import WEB_FOLDERS, copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
@@ -54,17 +53,22 @@ def export(
         made = folder / file.name
         program = chosen.convert(module)
         chosen.save(program, metadata, made)
-        difference = check_parity(chosen.load(made), module, reference, parity_images(reference.saved), chosen)
+        difference = chosen.check(program, made, module, reference)
         metadata = metadata.model_copy(update={"max_difference": difference})
         chosen.save(program, metadata, made)
         if isinstance(chosen, OnnxFormat):
             write_companions(folder, file, metadata)
             copy_scripts(folder, chosen.web)
-        parts = [part for part in folder.rglob("*") if part.is_file()]
-        for part in sorted(parts, key=lambda part: part == made):  # the file itself last
-            place = file.parent / part.relative_to(folder)
-            place.parent.mkdir(exist_ok=True)
-            part.replace(place)
+        parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
+        ours = (*COMPANIONS, *WEB_FOLDERS)
+        there = [part.name for part in parts if part.name not in ours and (file.parent / part.name).exists()]
+        if there and not overwrite:
+            raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
+        for part in parts:
+            for each in part.iterdir() if part.name in WEB_FOLDERS else [part]:
+                place = file.parent / each.relative_to(folder)
+                place.parent.mkdir(exist_ok=True)
+                each.replace(place)
     return file
 
 
@@ -142,6 +146,7 @@ def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
             channels=module.channels,
             shorter_side=max(Preprocess(spec).shorter_side for spec in specs),
             steps=steps,
+            pixel_range=saved.pixel_range,
         ),
         metrics={name: float(value) for name, value in numbers.items() if isinstance(value, int | float)},
         outputs=module.output_names,

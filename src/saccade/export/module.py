@@ -26,7 +26,7 @@ class ExportModule(nn.Module):
         super().__init__()
         saved = pipeline.saved
         self.prediction = pipeline.module(coverage, has_novelty=has_novelty)
-        self.problem, self.has_novelty = saved.problem, has_novelty
+        self.saved, self.problem, self.has_novelty = saved, saved.problem, has_novelty
         self.channels = saved.blueprint.in_chans
         self.half_width = None  # of the interval
         if coverage is not None and not self.problem.has_classes:

@@ -15,6 +15,8 @@ ORT_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-th
 SCRIPTS = "saccade-page"
 """The folder of the page's scripts and styles."""
 
+WEB_FOLDERS = (SCRIPTS, "ort")
+
 _PAGE = Path(__file__).parents[1] / "serve" / "page"
 
 

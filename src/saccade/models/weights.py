@@ -157,7 +157,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
         metadata = file.metadata() or {}
-    if metadata.get(CHECKSUM, known := _checksum(tensors)) != known:  # files of earlier versions have none
+    if metadata.get(CHECKSUM, known := _checksum(tensors)) != known:  # files that others wrote have none
         raise SafetensorError("its values differ from their checksum")
     return tensors, metadata
 
