@@ -90,7 +90,13 @@ def test_the_page_classifies_as_the_predictor_does(
     pytest.importorskip("onnxscript")
     predictor = ImagePredictor(path=tmp_path / "run", verbosity=0)
     predictor.fit(make_colours(12, names=("blue", "red", "green")), hyperparameters=tiny)
+    old = tmp_path / "out" / "saccade-page" / "page.js"
+    kept = tmp_path / "out" / "ort" / "mine.txt"
+    for file_there in (old, kept):
+        file_there.parent.mkdir(parents=True)
+        file_there.write_text("old")
     predictor.export("onnx", tmp_path / "out" / "my model #1.onnx", web=os.environ["SACCADE_ORT_WEB"])
+    assert kept.exists()
     files = {}
     for name, picture in pictures().items():
         file = io.BytesIO()

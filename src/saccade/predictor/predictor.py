@@ -1008,9 +1008,10 @@ class ImagePredictor(metaclass=SuggestingClass):
         overwrite : bool
             Whether an existing file is replaced.
         **options
-            Options of the format. Of ``"onnx"``: `web`, the folder ``dist`` of the npm package onnxruntime-web, which is
-            copied for the page. Of ``"timm"``: the `member` of an ensemble, from 0, as timm's format has one network;
-            its preprocessing and class names are in ``config.json``, but not the calibration and thresholds.
+            Options of the format. For ``"onnx"``: `web`, the folder ``dist`` of the npm package onnxruntime-web, of
+            which the page beside the file gets a copy. For ``"timm"``: the `member` of an ensemble, from 0, as timm's
+            format has one network; its preprocessing and class names are in ``config.json``, but not the calibration
+            and thresholds.
 
         Raises
         ------
