@@ -26,6 +26,7 @@ from saccade.inference.classifier import Blueprint, Classifier, first_output, kn
 from saccade.inference.description import Member
 from saccade.inference.feature_bank import FeatureBank, distance_to_known
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
+from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.numerics.engine import ONNX, TORCH
@@ -285,7 +286,8 @@ class InferencePipeline:
                 self._backbone = member.backbone_digest("decoded on demand")
         if disk is None or not len(images) or member.blueprint.architecture is None:
             return compute(np.arange(len(images))), errors
-        form = f"{member.preprocess.shorter_side}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
+        sides = f"{member.preprocess.shorter_side}|{self._decoded_side()}"
+        form = f"{sides}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
         return disk.get(self._backbone, [fingerprint([image], form) for image in images], compute), errors
 
     def run(
@@ -312,6 +314,7 @@ class InferencePipeline:
         members = self._ready(num_members, len(positions))
         num_pixels = max(member.blueprint.input.img_size**2 for member in members)
         batch_size = max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // num_pixels))
+        decoded_side = self._decoded_side()
         groups: dict[tuple[int, int], list[int]] = {}  # members that share decoded images
         for number, member in enumerate(members):
             key = member.preprocess.shorter_side, member.blueprint.in_chans
@@ -322,7 +325,8 @@ class InferencePipeline:
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
-                decoded = OnDemandImages(images, shorter_side, channels, len(batches_of), self.saved.pixel_range)
+                of_group = shorter_side, channels, len(batches_of), self.saved.pixel_range, decoded_side
+                decoded = OnDemandImages(images, *of_group)
                 passes = [
                     member.batches(decoded, positions, batch_size=batch_size).in_order()
                     for member in batches_of.values()
@@ -358,12 +362,16 @@ class InferencePipeline:
         head = PredictionHead(weights, self.saved.problem, self.saved.postprocessing, coverage)
         return PredictionModule(members, head, self.saved.pixel_range, self.bank if has_novelty else None).eval()
 
+    def _decoded_side(self) -> int:
+        """Return the side for which JPEG files are decoded: one for all networks, as in an exported file."""
+        return max(Preprocess(member.blueprint.input).shorter_side for member in self.saved.members)
+
     def warm_up(self) -> None:
         """Load the networks, measure their fastest numerics on this kind of device, and fix them.
 
         Precision, engine, memory format and batch norm folding of each network are written to
         `SavedPredictor.numerics`; `SavedPredictor.write` saves them. Before, and on other kinds of device, predictions
-        are computed in float32 on a CPU and in 16 bits on a GPU, unless the recipe fixes the precision. Predictions
+        are computed in float32 on a CPU and in 16 bits on a GPU, unless the recipe fixes the precision (amp). Predictions
         never measure, so that one image gets the same numbers as many.
         """
         with self._lock:
@@ -446,13 +454,18 @@ def first_network(saved: SavedPredictor, device: str | None = None) -> Classifie
 def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]:
     """Return what `InferencePipeline.warm_up` would record, by earlier measurements alone; {} if they do not suffice.
 
-    Trials measure the numerics of validation, which are those of predictions.
+    Trials measure the numerics of validation, which are those of predictions. But on a CPU these are in float32, unless
+    the recipe demands 16 bits: they do not depend on the processor then, and an exported file has the same.
     """
     device = choose_device()
     known = [known_inference(member.blueprint, member.amp, device, BATCH_SIZE) for member in members]
     found = [one for one in known if one is not None]
     if len(found) < len(known):
         return {}
+    if device.type == "cpu":
+        found = [
+            one if member.amp else replace(one, dtype=torch.float32) for one, member in zip(found, members, strict=True)
+        ]
     return {device.type: [_numerics_record(one) for one in found]}
 
 

@@ -25,7 +25,7 @@ class OnDemandImages:
 
     An unreadable image is black, and its error is added to `errors`. With several `num_uses`, an image is decoded at
     the first access, in the thread of that access, and kept until the last one. So few images are kept if several
-    threads read them in about the same order.
+    threads read them in about the same order. `decoded_side` is that of `read_as_stored`.
     """
 
     decodes = True
@@ -37,9 +37,10 @@ class OnDemandImages:
         channels: int = 3,
         num_uses: int = 1,
         pixel_range: PixelRange | None = None,
+        decoded_side: int | None = None,
     ) -> None:
         self.images, self.shorter_side, self.channels, self.num_uses = images, shorter_side, channels, num_uses
-        self.pixel_range = pixel_range
+        self.pixel_range, self.decoded_side = pixel_range, decoded_side
         self.errors: dict[int, str] = {}
         self._lock = threading.Lock()
         self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # pixels and the number of accesses left
@@ -64,7 +65,8 @@ class OnDemandImages:
 
     def _decode(self, index: int) -> np.ndarray:
         try:
-            return read_as_stored(self.images[index], self.shorter_side, self.channels, self.pixel_range)
+            form = self.shorter_side, self.channels, self.pixel_range, self.decoded_side
+            return read_as_stored(self.images[index], *form)
         except ImageReadError as error:
             self.errors[index] = str(error)
             return np.zeros((8, 8, self.channels), np.uint8)
