@@ -96,6 +96,7 @@ class PredictionModule(nn.Module):
     ) -> None:
         super().__init__()
         self.pixel_range = pixel_range or (0.0, 1.0)
+        self.channels = members[0].blueprint.in_chans
         self.preprocess = nn.ModuleList([member.preprocess for member in members])
         self.networks = nn.ModuleList([member.torch_network for member in members])
         self.head = head
