@@ -20,6 +20,8 @@ from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.predict import explain, predict
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
+from saccade.cli.serve import serve
+from saccade.cli.share import card, push
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
@@ -79,6 +81,9 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "predict": predict,
     "explain": explain,
     "export": export,
+    "serve": serve,
+    "card": card,
+    "push": push,
     "models": models,
     "doctor": doctor,
 }

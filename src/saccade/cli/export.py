@@ -24,6 +24,10 @@ def export(
         float | None,
         typer.Option(metavar="NUM", help="Coverage of the sets of classes; 0.9 if not given and available."),
     ] = None,
+    member: Annotated[
+        int | None,
+        typer.Option(metavar="NUM", help="Network of an ensemble, from 0, for formats of one network such as timm."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")] = False,
 ) -> None:
     """Write a predictor as a file that runs without Saccade.
@@ -33,5 +37,6 @@ def export(
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run, verbosity=1)
-    file = predictor.export(to, out, coverage=coverage, overwrite=overwrite)
+    options = {} if member is None else {"member": member}
+    file = predictor.export(to, out, coverage=coverage, overwrite=overwrite, **options)
     typer.echo(f"written to {printable(file)}")

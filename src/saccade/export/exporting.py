@@ -15,7 +15,6 @@ from saccade.export import EXPORT_FORMATS
 from saccade.export.base import ExportFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
-from saccade.export.parity import check_parity, parity_images
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
@@ -52,12 +51,16 @@ def export(
         made = folder / file.name
         program = chosen.convert(module)
         chosen.save(program, metadata, made)
-        difference = check_parity(chosen.load(made), module, reference, parity_images(reference.saved), chosen)
+        difference = chosen.check(program, made, module, reference)
         metadata = metadata.model_copy(update={"max_difference": difference})
         chosen.save(program, metadata, made)
         if chosen.name == "onnx":
             write_companions(folder, file, metadata)
-        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the file itself last
+        parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
+        there = [part.name for part in parts if part.name not in COMPANIONS and (file.parent / part.name).exists()]
+        if there and not overwrite:
+            raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
+        for part in parts:
             part.replace(file.parent / part.name)
     return file
 
@@ -97,7 +100,8 @@ def make_module(pipeline: InferencePipeline, coverage: float | None) -> ExportMo
             "image. Export the predictor of one network: fit with ensemble=False"
         )
     bank = pipeline.stored_features()
-    return ExportModule(pipeline.module(coverage, has_novelty=bank is not None and len(bank.train) > 0)).eval()
+    has_novelty = bank is not None and len(bank.train) > 0
+    return ExportModule(pipeline.module(coverage, has_novelty=has_novelty), saved).eval()
 
 
 def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
@@ -136,6 +140,7 @@ def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
             channels=module.channels,
             shorter_side=max(Preprocess(spec).shorter_side for spec in specs),
             steps=steps,
+            pixel_range=saved.pixel_range,
         ),
         metrics={name: float(value) for name, value in numbers.items() if isinstance(value, int | float)},
         outputs=module.output_names,

@@ -9,6 +9,7 @@ from torch import nn
 
 from saccade.errors import SaccadeError
 from saccade.inference.pipeline import PredictionModule
+from saccade.inference.saved import SavedPredictor
 
 
 class ExportModule(nn.Module):
@@ -20,11 +21,13 @@ class ExportModule(nn.Module):
     - ``set_mask``: bool (N, num_outputs), the conformal set, with a `coverage`; for regression ``interval``, float64
       (N, 2). Not for multilabel problems.
     - ``novelty``: float32 (N,), if the `prediction` has features of training images.
+
+    `saved` is the predictor, for formats that write networks instead of the module.
     """
 
-    def __init__(self, prediction: PredictionModule) -> None:
+    def __init__(self, prediction: PredictionModule, saved: SavedPredictor | None = None) -> None:
         super().__init__()
-        self.prediction, head = prediction, prediction.head
+        self.prediction, self.saved, head = prediction, saved, prediction.head
         self.problem, coverage = head.problem, head.coverage
         self.has_novelty = prediction.known is not None
         self.channels = prediction.channels

@@ -163,7 +163,11 @@ class FeatureBank:
                 f"validation images; this predictor has the features of {num}. Fit with more of them (tuning_data, "
                 "holdout_frac), or pass a larger rate"
             )
-        return float(np.sort(self.novelty(torch.from_numpy(self.val)).numpy())[rank - 1])
+        return float(self._sorted_val_novelty[rank - 1])
+
+    @cached_property
+    def _sorted_val_novelty(self) -> np.ndarray:
+        return np.sort(self.novelty(torch.from_numpy(self.val)).numpy())
 
 
 def distance_to_known(features: torch.Tensor, units: torch.Tensor) -> torch.Tensor:

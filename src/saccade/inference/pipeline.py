@@ -19,7 +19,8 @@ from saccade.data.pixel_range import PixelRange
 from saccade.data.sources.unreadable import describe_unreadable
 from saccade.data.store.decoded_images import fingerprint
 from saccade.data.store.feature_cache import FeatureCache
-from saccade.data.store.on_demand import OnDemandImages
+from saccade.data.store.on_demand import DecodedForms, OnDemandImages
+from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import DataError, HyperparameterError, ImageReadError, SaccadeError, SavedPredictorError
 from saccade.events import Progressed, Warned
 from saccade.inference.classifier import Blueprint, Classifier, first_output, known_inference, with_features
@@ -144,6 +145,7 @@ class Predictions:
     abstained: np.ndarray  # bool (num_images,): whether the `AbstentionRule` applies; all False without one
     errors: dict[int, str]  # why images are unreadable, by their number
     unknown: np.ndarray  # bool (num_images,): whether the novelty is above a threshold; all False without a rate
+    novelty: np.ndarray  # float32 (num_images,): `FeatureBank.novelty`; all NaN without a rate
 
     def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
         """Return the names of each image's labels, or its number as text; None for unreadable images."""
@@ -192,9 +194,19 @@ class InferencePipeline:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def decode(self, image: ImageLike) -> DecodedForms:
+        """Decode an image for all networks, to pass it to `predict` and `run` later; an ImageReadError has the reason.
+
+        The numbers of `predict` do not change, and threads can decode while the networks compute.
+        """
+        blueprints = [member.blueprint for member in self.saved.members]  # no lock, which a network in use would hold
+        forms = {(Preprocess(each.input).shorter_side, each.in_chans) for each in blueprints}
+        side = self._decoded_side()
+        return {form: read_as_stored(image, *form, self.saved.pixel_range, side) for form in forms}
+
     def predict(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         *,
         coverage: float | None = None,
         abstention: AbstentionRule | None = None,
@@ -233,8 +245,9 @@ class InferencePipeline:
         of_members, errors = self.run(images, compute, len(saved.members), verbosity)
         novelty, of_members[0] = of_members[0][:, -1], of_members[0][:, :-1]
         is_unknown = novelty > threshold
-        is_unknown[list(errors)] = False
-        return replace(postprocess(saved, of_members, errors, coverage, abstention), unknown=is_unknown)
+        is_unknown[list(errors)], novelty[list(errors)] = False, np.nan
+        found = postprocess(saved, of_members, errors, coverage, abstention)
+        return replace(found, unknown=is_unknown, novelty=novelty)
 
     @property
     def bank(self) -> FeatureBank:
@@ -293,7 +306,7 @@ class InferencePipeline:
 
     def run(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         compute: Compute,
         num_members: int,
         verbosity: int = 0,
@@ -315,7 +328,6 @@ class InferencePipeline:
         members = self._ready(num_members, len(positions))
         num_pixels = max(member.blueprint.input.img_size**2 for member in members)
         batch_size = max(1, min(BATCH_SIZE, MAX_BATCH_PIXELS // num_pixels))
-        decoded_side = self._decoded_side()
         groups: dict[tuple[int, int], list[int]] = {}  # members that share decoded images
         for number, member in enumerate(members):
             key = member.preprocess.shorter_side, member.blueprint.in_chans
@@ -326,7 +338,7 @@ class InferencePipeline:
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
-                of_group = shorter_side, channels, len(batches_of), self.saved.pixel_range, decoded_side
+                of_group = shorter_side, channels, len(batches_of), self.saved.pixel_range, self._decoded_side()
                 decoded = OnDemandImages(images, *of_group)
                 passes = [
                     member.batches(decoded, positions, batch_size=batch_size).in_order()
@@ -372,7 +384,7 @@ class InferencePipeline:
 
         Precision, engine, memory format and batch norm folding of each network are written to
         `SavedPredictor.numerics`; `SavedPredictor.write` saves them. Before, and on other kinds of device, predictions
-        are computed in float32 on a CPU and in 16 bits on a GPU, unless the recipe fixes the precision (amp). Predictions
+        are computed in float32 on a CPU and in 16 bits on a GPU, unless the recipe fixes the precision. Predictions
         never measure, so that one image gets the same numbers as many.
         """
         with self._lock:
@@ -510,6 +522,7 @@ def postprocess(
         abstained,
         dict(errors),
         np.zeros(len(labels), np.bool_),
+        np.full(len(labels), np.nan, np.float32),
     )
 
 

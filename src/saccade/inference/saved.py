@@ -72,14 +72,11 @@ class SavedPredictor(Description):
     @property
     def result(self) -> str:
         """The networks and their score in one line, as `saccade.selection.summary.result_summary` describes them."""
-        if "result" in self.summary:
-            return str(self.summary["result"])
-        score = self.summary.get("valid_score")  # of earlier versions
-        return f"trial {self.members[0].trial}" + ("" if score is None else f", score {score:.4g}")
+        return str(self.summary["result"])
 
     @property
     def earlier_split(self) -> EarlierSplit | None:
-        """The images that the first member was fitted to; None for predictors of earlier versions."""
+        """The images that the first member was fitted to; None if its file is missing."""
         split = EarlierSplit.load(self.folder / SPLIT)
         return split.fitted_also_to(split.held_out) if split and self.members[0].has_seen_val else split
 

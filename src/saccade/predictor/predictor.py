@@ -400,8 +400,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         """Load the networks now, measure their fastest numerics on this machine, fix them, and return this predictor.
 
         `save` writes the numerics (precision, memory format, batch norm folding) with the predictor, for this kind of
-        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU, in the memory format that
-        trials of the fit have measured, if any.
+        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU, in the memory format
+        that trials of the fit have measured, if any.
 
         Examples
         --------
@@ -1008,7 +1008,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         overwrite : bool
             Whether an existing file is replaced.
         **options
-            Options of the format.
+            Options of the format: for ``"timm"`` the `member` of an ensemble, from 0, as timm's format has one network;
+            its preprocessing and class names are in ``config.json``, but not the calibration and thresholds.
 
         Raises
         ------
@@ -1096,6 +1097,109 @@ class ImagePredictor(metaclass=SuggestingClass):
         predictor = cls(saved.label, saved.problem.type, saved.eval_metric, verbosity=verbosity)
         predictor._pipeline, predictor._path = pipeline, folder
         return predictor
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        dataset: str | None = None,
+        license: str | None = None,  # noqa: A002
+    ) -> str:
+        """Write the predictor and its model card to a repository of the Hugging Face hub, in one commit.
+
+        The repository is made if it does not exist. Files of an earlier predictor in it are replaced; a README that was
+        edited is kept, and a warning says so. If the push fails, none of its files are visible. `HF_ENDPOINT` is the
+        address of another hub. The paths of images are not pushed; features of training images are, which `novelty` and
+        `add_classes` need.
+
+        Parameters
+        ----------
+        repo : str
+            The name, such as ``"user/shoes"``.
+        private : bool or None
+            Whether a new repository is private; None is the default of the account.
+        token : str or None
+            A token that may write; None is ``HF_TOKEN``, or that of ``hf auth login``.
+        revision : str or None
+            The branch, which is made if it does not exist; None is the main branch.
+        commit_message : str or None
+            None is the result of the fit in one line.
+        dataset, license
+            As in `model_card`.
+
+        Returns
+        -------
+        str
+            The address of the repository.
+
+        Raises
+        ------
+        HubError
+            If the hub refuses, cannot be reached or makes no progress.
+
+        Examples
+        --------
+        >>> predictor.push_to_hub("user/shoes", private=True)               # doctest: +SKIP
+        'https://huggingface.co/user/shoes'
+        """
+        from saccade.export.hub import push  # few programs use it
+
+        return push(
+            self._saved,
+            repo,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            dataset=dataset,
+            license=license,
+        )
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        revision: str | None = None,
+        token: str | None = None,
+        *,
+        verbosity: int = 2,
+        net: Any = None,
+        device: str | torch.device | None = None,
+    ) -> ImagePredictor:
+        """Load a predictor that `push_to_hub` wrote to the Hugging Face hub, with all checks of `load`.
+
+        Only the files of a saved predictor are downloaded, into the hub's cache, and each is compared with the hub's
+        digest; no code is loaded. Without a connection, a predictor that was downloaded before is used.
+
+        Parameters
+        ----------
+        repo : str
+            The name, such as ``"user/shoes"``.
+        revision : str or None
+            A branch, tag or commit; None is the main branch.
+        token : str or None
+            For private and gated repositories; None is ``HF_TOKEN``, or that of ``hf auth login``.
+        verbosity, net, device
+            As in `load`.
+
+        Raises
+        ------
+        HubError
+            If the hub refuses, cannot be reached or sends damaged files.
+        SavedPredictorError
+            If the repository has no predictor, or one that cannot be loaded.
+
+        Examples
+        --------
+        >>> ImagePredictor.from_hub("user/shoes").predict("shoe.jpg")       # doctest: +SKIP
+        """
+        from saccade.export.hub import fetch  # few programs use it
+
+        return cls.load(fetch(repo, revision, token), verbosity, net, device)
 
     @property
     def pipeline(self) -> InferencePipeline:

@@ -19,11 +19,15 @@ from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import ImageReadError
 
+DecodedForms = dict[tuple[int, int], "npt.NDArray[np.uint8]"]
+"""What `read_as_stored` returns for one image, by shorter side and number of channels."""
+
 
 class OnDemandImages:
     """Sequence of images that decodes image `i` at ``images[i]``, as `read_as_stored` does.
 
-    An unreadable image is black, and its error is added to `errors`. With several `num_uses`, an image is decoded at
+    Images that are `DecodedForms` already are returned as they are. An unreadable image is black, and its error is
+    added to `errors`. With several `num_uses`, an image is decoded at
     the first access, in the thread of that access, and kept until the last one. So few images are kept if several
     threads read them in about the same order. `decoded_side` is that of `read_as_stored`.
     """
@@ -32,7 +36,7 @@ class OnDemandImages:
 
     def __init__(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         shorter_side: int,
         channels: int = 3,
         num_uses: int = 1,
@@ -64,9 +68,12 @@ class OnDemandImages:
         return decoded.result()
 
     def _decode(self, index: int) -> np.ndarray:
+        image = self.images[index]
+        if isinstance(image, dict):
+            return image[self.shorter_side, self.channels]
         try:
             form = self.shorter_side, self.channels, self.pixel_range, self.decoded_side
-            return read_as_stored(self.images[index], *form)
+            return read_as_stored(image, *form)
         except ImageReadError as error:
             self.errors[index] = str(error)
             return np.zeros((8, 8, self.channels), np.uint8)
