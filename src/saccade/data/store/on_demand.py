@@ -69,7 +69,7 @@ class OnDemandImages:
 
     def _decode(self, index: int) -> np.ndarray:
         image = self.images[index]
-        if isinstance(image, dict):
+        if isinstance(image, dict) and (self.shorter_side, self.channels) in image:
             return image[self.shorter_side, self.channels]
         try:
             form = self.shorter_side, self.channels, self.pixel_range, self.decoded_side
