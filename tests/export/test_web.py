@@ -163,16 +163,12 @@ def test_a_page_opened_as_a_file_names_the_command_that_serves_it(page: Any, tmp
     page.get_by_text("python -m http.server").wait_for()
 
 
-def test_a_page_of_the_user_stays_and_ours_is_replaced(tmp_path: Path) -> None:
-    new, old = tmp_path / "new", tmp_path / "old"
-    for folder in (new, old):
-        folder.mkdir()
-    (old / "index.html").write_text("<h1>My photographs</h1>")
-    write_companions(new, old / "model.onnx", METADATA)
-    assert not (new / "index.html").exists()
-    (old / "index.html").write_text(page_html("other.onnx", MARK))
-    write_companions(new, old / 'a"&.onnx', METADATA)
-    assert 'data-model="a%22%26.onnx"' in (new / "index.html").read_text()
+def test_a_page_of_the_user_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "index.html").write_text("<h1>My photographs</h1>")
+    write_companions(tmp_path / "new", tmp_path / "model.onnx", METADATA)
+    assert not (tmp_path / "new" / "index.html").exists()
+    assert 'data-model="a%22%26.onnx"' in page_html('a"&.onnx', MARK)
 
 
 def test_a_folder_without_onnxruntime_web_is_refused(tmp_path: Path) -> None:
