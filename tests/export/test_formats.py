@@ -203,7 +203,7 @@ def test_pt2_needs_torch_alone(fitted: ImagePredictor, frame: pd.DataFrame, tmp_
         f"found = program.module()(torch.from_numpy(np.load({str(tmp_path / 'images.npy')!r})))\n"
         f"np.save({str(tmp_path / 'found.npy')!r}, found[0].numpy())\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
     expected = fitted.predict_proba(list(images), as_pandas=False)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-4)
     assert str(Path(__file__).parents[2]).encode() not in Path(file).read_bytes()

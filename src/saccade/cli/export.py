@@ -24,6 +24,12 @@ def export(
         float | None,
         typer.Option(metavar="NUM", help="Coverage of the sets of classes; 0.9 if not given and available."),
     ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder dist of the npm package onnxruntime-web, for the page beside an ONNX file."
+        ),
+    ] = None,
     member: Annotated[
         int | None,
         typer.Option(metavar="NUM", help="Network of an ensemble, from 0, for formats of one network such as timm."),
@@ -54,6 +60,7 @@ def export(
     predictor = ImagePredictor.load(run, verbosity=1)
     given = {
         "member": member,
+        "web": web,
         "precision": precision,
         "max_accuracy_drop": max_accuracy_drop,
         "image_size": image_size,

@@ -18,6 +18,7 @@ from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, Expo
 from saccade.export.module import ExportModule
 from saccade.export.onnx_format import OnnxFormat
 from saccade.export.precision import precision_table, reduce
+from saccade.export.web import WEB_FOLDERS, copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
@@ -26,7 +27,7 @@ from saccade.inference.saved import SavedPredictor
 from saccade.models.catalogue import license_of
 from saccade.report.tables import output_console
 
-COMPANIONS = ("predict.py", "README.md")
+COMPANIONS = ("predict.py", "README.md", "index.html")
 """Files that are written beside an ONNX file."""
 
 MARK = "Written by saccade export"
@@ -69,17 +70,21 @@ def export(
             difference = chosen.check(program, made, module, reference)
             metadata = metadata.model_copy(update={"max_difference": difference})
             chosen.save(program, metadata, made)
-        if chosen.name == "onnx":
+        if isinstance(chosen, OnnxFormat):
             write_companions(folder, file, metadata)
+            copy_scripts(folder, chosen.web)
         parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
-        there = [part.name for part in parts if part.name not in COMPANIONS and (file.parent / part.name).exists()]
+        ours = (*COMPANIONS, *WEB_FOLDERS)
+        there = [part.name for part in parts if part.name not in ours and (file.parent / part.name).exists()]
         if there and not overwrite:
             raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
         for part in parts:
-            target = file.parent / part.name
-            if target.is_dir() and overwrite:  # a folder does not replace another one
-                shutil.rmtree(target)
-            part.replace(target)
+            for each in part.iterdir() if part.name in WEB_FOLDERS else [part]:
+                place = file.parent / each.relative_to(folder)
+                place.parent.mkdir(exist_ok=True)
+                if each == made and place.is_dir():  # a folder does not replace another one
+                    shutil.rmtree(place)
+                each.replace(place)
     if metadata.precisions and verbosity > 0:
         output_console().print(precision_table(metadata.precisions, metadata.problem_type))
     return file
@@ -121,7 +126,8 @@ def make_module(pipeline: InferencePipeline, coverage: float | None) -> ExportMo
             "image. Export the predictor of one network: fit with ensemble=False"
         )
     bank = pipeline.stored_features()
-    return ExportModule(pipeline, coverage, has_novelty=bank is not None and len(bank.train) > 0).eval()
+    has_novelty = bank is not None and len(bank.train) > 0
+    return ExportModule(pipeline.module(coverage, has_novelty=has_novelty), saved).eval()
 
 
 def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
@@ -192,6 +198,7 @@ def write_companions(folder: Path, file: Path, metadata: ExportMetadata) -> None
     texts = {
         "predict.py": (Path(__file__).parent / "beside" / "predict.py.txt").read_text(encoding="utf-8"),
         "README.md": readme(file.name, metadata),
+        "index.html": page_html(file.name, MARK),
     }
     for name, text in texts.items():
         there = file.parent / name

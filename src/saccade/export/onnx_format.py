@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from saccade.errors import SaccadeError, UnknownNameError
 from saccade.export.base import ExportFormat, Run
 from saccade.export.metadata import KEY, ExportMetadata
 from saccade.export.onnx_model import OnnxModel
+from saccade.export.web import check_ort
 
 if TYPE_CHECKING:
     from saccade.export.module import ExportModule
@@ -31,18 +33,21 @@ class OnnxFormat(ExportFormat):
 
     With `precision` ``"fp16"`` or ``"int8"`` the networks compute in fewer bits, and nothing else. Then the file may
     differ from the predictor; its accuracy on the validation images may be lower by `max_accuracy_drop`, or one image.
+
+    `web` is the folder ``dist`` of the npm package onnxruntime-web, which the page beside the file needs.
     """
 
     name, suffix = "onnx", ".onnx"
     packages, extra = ("onnx", "onnxruntime", "onnxscript"), "onnx"
 
-    def __init__(self, precision: str = "fp32", max_accuracy_drop: float = MAX_ACCURACY_DROP) -> None:
+    def __init__(self, precision: str = "fp32", max_accuracy_drop: float = MAX_ACCURACY_DROP, web: str | Path | None = None) -> None:
         self.precision = precision
         if precision not in PRECISIONS:
             raise UnknownNameError.of("precision", precision, PRECISIONS)
         self.max_accuracy_drop = real_number("max_accuracy_drop", max_accuracy_drop, "a number of 0 or more", least=0)
         if precision != "fp32":
             self.tolerance = None
+        self.web = None if web is None else check_ort(Path(web).expanduser())
 
     def convert(self, module: ExportModule) -> Any:
         """Return the ``onnx.ModelProto``."""
@@ -50,6 +55,8 @@ class OnnxFormat(ExportFormat):
 
         from saccade.export.module import exported_program
 
+        for noisy in ("onnxscript", "onnx_ir"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
         program = exported_program(module)
         with warnings.catch_warnings(), torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")

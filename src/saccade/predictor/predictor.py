@@ -400,8 +400,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         """Load the networks now, measure their fastest numerics on this machine, fix them, and return this predictor.
 
         `save` writes the numerics (precision, memory format, batch norm folding) with the predictor, for this kind of
-        device. Without it, they are those that trials of the fit have measured for validation, if any; else predictions
-        are computed in float32 on a CPU and in 16 bits on a GPU.
+        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU, in the memory format
+        that trials of the fit have measured, if any.
 
         Examples
         --------
@@ -994,8 +994,8 @@ class ImagePredictor(metaclass=SuggestingClass):
 
         Resizing, cropping, normalisation, all networks, their average, calibration and decisions are in the file. It is
         compared with `predict_proba` in its own runtime, on images of several sizes, before it is moved into place; it
-        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py`` and a
-        ``README.md`` are written, unless there are files of the user's own with these names.
+        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py``, a
+        ``README.md`` and a web page ``index.html`` are written, unless the user has files of these names there.
 
         Parameters
         ----------
@@ -1011,12 +1011,13 @@ class ImagePredictor(metaclass=SuggestingClass):
         check : bool
             Whether the file is compared with the predictor. False writes files that this machine cannot run.
         **options
-            Options of the format. ``precision="fp16"`` or ``"int8"`` of an ONNX file are for the networks; size,
-            throughput and accuracy on the validation images are printed beside those in float32, and are in the file's
-            metadata. Accuracy may fall by ``max_accuracy_drop`` (.01), or by one image. ``image_size=(height, width)``
-            in pixels is that of OpenVINO, LiteRT and Core ML, whose files take images of one size. For ``"timm"`` the
-            `member` of an ensemble, from 0, as timm's format has one network; its preprocessing and class names are in
-            ``config.json``, but not the calibration and thresholds.
+            Options of the format. For ``"onnx"``: `web`, the folder ``dist`` of the npm package onnxruntime-web, of
+            which the page beside the file gets a copy; `precision` of the networks, ``"fp16"`` or ``"int8"``, whose
+            size, throughput and accuracy on the validation images are printed beside those in float32, and are in the
+            file's metadata; and `max_accuracy_drop` (.01), by which accuracy may fall. For ``"openvino"``,
+            ``"litert"`` and ``"coreml"``, whose files take images of one size: `image_size`, height and width in
+            pixels. For ``"timm"``: the `member` of an ensemble, from 0, as timm's format has one network; its
+            preprocessing and class names are in ``config.json``, but not the calibration and thresholds.
 
         Raises
         ------
