@@ -40,7 +40,9 @@ class OnnxFormat(ExportFormat):
     name, suffix = "onnx", ".onnx"
     packages, extra = ("onnx", "onnxruntime", "onnxscript"), "onnx"
 
-    def __init__(self, precision: str = "fp32", max_accuracy_drop: float = MAX_ACCURACY_DROP, web: str | Path | None = None) -> None:
+    def __init__(
+        self, precision: str = "fp32", max_accuracy_drop: float = MAX_ACCURACY_DROP, web: str | Path | None = None
+    ) -> None:
         self.precision = precision
         if precision not in PRECISIONS:
             raise UnknownNameError.of("precision", precision, PRECISIONS)

@@ -27,7 +27,7 @@ class TorchFormat(ExportFormat):
         """Return the ``torch.export.ExportedProgram``, without the places in source files that it was traced from."""
         from saccade.export.module import exported_program
 
-        program = exported_program(module)
+        program = exported_program(module.requires_grad_(False))
         for node in program.graph.nodes:
             node.meta.pop("stack_trace", None)
         return program
