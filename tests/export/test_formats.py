@@ -139,7 +139,7 @@ def test_a_full_disk_leaves_nothing(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(chosen, "save", save)
-    with pytest.raises(SaccadeError, match="(?i)disk|space"):
+    with pytest.raises(SaccadeError, match=r"(?i)disk|space"):
         fitted.export(chosen, tmp_path / "new" / "folder", check=False)
     assert not list(tmp_path.iterdir())
 
