@@ -288,11 +288,17 @@ def test_fewer_bits(precision: str, fitted: ImagePredictor, tmp_path: Path) -> N
     proto = onnx.load(file)
     types = {each.name: each.data_type for each in proto.graph.initializer}
     reduced_types = {onnx.TensorProto.FLOAT16} if precision == "fp16" else {onnx.TensorProto.INT8}
-    for node in proto.graph.node:
-        if node.op_type == "Conv":
-            assert node.name.startswith("network/")
-        if node.op_type == "MatMul" and not node.name.startswith("network/"):  # resizing
-            assert not any("Quantize" in name or "cast" in name.lower() for name in node.input)
+    producer = {name: node for node in proto.graph.node for name in node.output}
+
+    def is_reduced(node: Any) -> bool:
+        to = [each.i for each in node.attribute if each.name == "to"]
+        return node.op_type == "DequantizeLinear" or to == [onnx.TensorProto.FLOAT16]
+
+    others = [node for node in proto.graph.node if not node.name.startswith("network/")]
+    resizing = [node for node in others if node.op_type == "MatMul"]
+    assert len(resizing) >= 2
+    assert not any(is_reduced(producer[name]) for node in resizing for name in node.input if name in producer)
+    assert "Conv" not in {node.op_type for node in others}
     assert reduced_types & set(types.values())
     if precision == "int8":  # a scale for each channel of a weight
         shapes = [list(each.dims) for each in proto.graph.initializer if each.name.endswith("_scale")]

@@ -73,21 +73,26 @@ def export(
         if isinstance(chosen, OnnxFormat):
             write_companions(folder, file, metadata)
             copy_scripts(folder, chosen.web)
-        parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
-        ours = (*COMPANIONS, *WEB_FOLDERS)
-        there = [part.name for part in parts if part.name not in ours and (file.parent / part.name).exists()]
-        if there and not overwrite:
-            raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
-        for part in parts:
-            for each in part.iterdir() if part.name in WEB_FOLDERS else [part]:
-                place = file.parent / each.relative_to(folder)
-                place.parent.mkdir(exist_ok=True)
-                if each == made and place.is_dir():  # a folder does not replace another one
-                    shutil.rmtree(place)
-                each.replace(place)
+        _move(folder, made, file, overwrite)
     if metadata.precisions and verbosity > 0:
         output_console().print(precision_table(metadata.precisions, metadata.problem_type))
     return file
+
+
+def _move(folder: Path, made: Path, file: Path, overwrite: bool) -> None:
+    """Move all that `folder` contains beside `file`, and what was `made` to it."""
+    parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
+    ours = (*COMPANIONS, *WEB_FOLDERS)
+    there = [part.name for part in parts if part.name not in ours and (file.parent / part.name).exists()]
+    if there and not overwrite:
+        raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
+    for part in parts:
+        for each in part.iterdir() if part.name in WEB_FOLDERS else [part]:
+            place = file.parent / each.relative_to(folder)
+            place.parent.mkdir(exist_ok=True)
+            if each == made and place.is_dir():  # a folder does not replace another one
+                shutil.rmtree(place)
+            each.replace(place)
 
 
 def target_file(path: str | Path | None, saved: SavedPredictor, chosen: ExportFormat) -> Path:
