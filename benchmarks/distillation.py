@@ -3,10 +3,10 @@
     python -m benchmarks.distillation --data DIR [DIR …] [--weights DIR] [--limits 60 300] [--seeds 3] [--json OUT]
                                       [--without-teacher]
 
-Each DIR has `train/` and `test/` with a folder for each class. A fit has `presets="fast_inference"`, images, weights and
-the limit, and nothing else. Accuracies are those of the test images, ± the standard error over seeds. *images/s* are
-without decoding, as the fit measured them; *files/s* are those of `evaluate` on all test images, decoding included.
-`--without-teacher` fits again with the labels alone in place of soft targets.
+Each DIR has `train/` and `test/` with a folder for each class. A fit has `presets="fast_inference"`, images, weights
+and the limit, and nothing else. Accuracies are those of the test images, ± the standard error over seeds. *images/s* are
+without decoding, as the fit measured them; *files/s* are those of `evaluate` on all test images, decoding included. *less*
+is the difference in accuracy to the teacher. `--without-teacher` fits again with the labels alone in place of soft targets.
 """
 
 from __future__ import annotations
@@ -20,18 +20,7 @@ from typing import Any
 
 from benchmarks.measuring import arguments_of, in_own_process, read_figures, table, work_folder, write_json
 
-HEADS = (
-    "data",
-    "limit s",
-    "",
-    "fits",
-    "accuracy",
-    "images/s",
-    "files/s",
-    "ms for one",
-    "less than teacher",
-    "networks",
-)
+HEADS = ("data", "limit s", "", "fits", "accuracy", "images/s", "files/s", "ms for one", "less", "networks")
 
 
 def fit(

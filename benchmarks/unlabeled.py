@@ -4,8 +4,8 @@
                                    [--networks NAME NAME …] [--json OUT]
 
 Each DIR has `train/` and `test/` with a folder for each class; each seed draws its own labels. Without `--limit`, a fit
-is a fixed amount of work that does not depend on the load of the machine: the linear probe of each of `--networks`, with
-a frozen backbone. Values are means over seeds ± standard errors; *gain* is the mean of the differences of the same seed.
+is a fixed amount of work that does not depend on the load of the machine: the linear probe of each of `--networks`,
+with a frozen backbone. Values are means over seeds ± standard errors; *gain* is the mean difference of the same seed.
 Constants of `saccade.training.probes.pseudo_labels` were chosen on clothing10; figures for other data are independent.
 """
 

@@ -125,7 +125,7 @@ def test_a_fit_uses_and_records_unlabeled_images(
     assert predictor.predict(str(folder)).notna().sum() == 11
     split = predictor.pipeline.saved.earlier_split
     assert split is not None
-    assert len(split.fitted) == 2 * (18 + (0 if distill else 10))
+    assert len(split.fitted) == 2 * (18 + 10 + (0 if distill else 2))  # the probe of a search has seen all
     data = json.loads((tmp_path / "run" / "data.json").read_text())
     assert len(data["unlabeled"]) == 12
     earlier = EarlierRun.find(tmp_path / "run")

@@ -221,12 +221,15 @@ def run_fit(
                 )
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
+            others = np.setdiff1d(task.train.indices, labelled.train.indices)
+            others = data.unlabeled if settings.distill and data.unlabeled is not None else others
             budget.begin("finishing")
             with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
                 write = partial(
                     write_predictor,
                     task=task,
                     labelled=labelled,
+                    others=others,
                     label=request.label,
                     eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                     class_names=request.train.class_names,

@@ -132,6 +132,7 @@ def write_predictor(
     objectives: Sequence[str] = (),
     keys: Keys,
     labelled: ImageTask,
+    others: np.ndarray,
     earlier: EarlierSplit | None = None,
     more: Mapping[str, Any] = MappingProxyType({}),
     seconds: Callable[[], Mapping[str, float]],
@@ -141,7 +142,7 @@ def write_predictor(
     """Write the predictor of these trials into a folder; after a kill it is complete, or absent.
 
     With costs among the objectives, the other trials of the Pareto front are saved as well. `labelled` is the
-    task without the images whose labels are not the user's. `earlier` is the split of the network from which the trials
+    task without the `others`, images that have no labels of the user's. `earlier` is the split of the network from which the trials
     started. With `is_interrupted` the run may be resumed: trials keep their files,
     and the summary has the entry `INTERRUPTED`. The summary has
     `more` entries, and those that `compare` returns for the predictor.
@@ -196,7 +197,6 @@ def write_predictor(
         pixel_range=task.store.pixel_range,
     )
     train, val = combination.split or (labelled.train, labelled.val)
-    others = np.setdiff1d(task.train.indices, labelled.train.indices)
     split = EarlierSplit.of(keys[train.indices], keys[val.indices]).fitted_also_to(keys[others])
     writers[SPLIT] = (split if earlier is None else split.fitted_also_to(earlier.fitted)).save
     return replace(saved, summary={**saved.summary, **compare(saved)}).write(writers)
