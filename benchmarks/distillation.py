@@ -4,9 +4,10 @@
                                       [--without-teacher]
 
 Each DIR has `train/` and `test/` with a folder for each class. A fit has `presets="fast_inference"`, images, weights
-and the limit, and nothing else. Accuracies are those of the test images, ± the standard error over seeds. *images/s* are
-without decoding, as the fit measured them; *files/s* are those of `evaluate` on all test images, decoding included. *less*
-is the difference in accuracy to the teacher. `--without-teacher` fits again with the labels alone in place of soft targets.
+and the limit, and nothing else. Accuracies are those of the test images, ± the standard error over seeds. *images/s*
+are without decoding, as the fit measured them; *files/s* are those of `evaluate` on all test images, with decoding.
+*less* is the difference in accuracy to the teacher. `--without-teacher` fits again with the labels alone in place of
+soft targets.
 """
 
 from __future__ import annotations
