@@ -141,11 +141,11 @@ def write_predictor(
 ) -> SavedPredictor:
     """Write the predictor of these trials into a folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `labelled` is the
-    task without the `others`, images that have no labels of the user's. `earlier` is the split of the network from which the trials
-    started. With `is_interrupted` the run may be resumed: trials keep their files,
-    and the summary has the entry `INTERRUPTED`. The summary has
-    `more` entries, and those that `compare` returns for the predictor.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `labelled` is the task
+    without the `others`, images that have no labels of the user's. `earlier` is the split of the network from which the
+    trials started. With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry
+    `INTERRUPTED`. The summary also has `more` entries, and those that `compare` returns for the predictor.
+
     Raises a DataError if the weights of a trial on the Pareto front are missing.
     """
     writers: dict[str, Callable[[Path], object]] = {}
