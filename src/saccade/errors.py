@@ -8,6 +8,7 @@ SaccadeError
 │   ├── UnknownArgumentError      an unknown keyword argument (also TypeError, KeyError)
 │   └── UnknownModelError         a network that is not in the catalogue
 ├── WeightsNotFoundError          pretrained weights that are not available (also FileNotFoundError)
+├── HubError                      the Hugging Face hub refuses, or is not reached (also OSError)
 ├── DataError                     data that cannot be used (also ValueError)
 │   ├── ArchiveError              an archive that is broken or unsafe to unpack
 │   ├── DownloadError             a file that could not be fetched (also OSError)
@@ -94,6 +95,10 @@ class UnknownModelError(UnknownNameError):
 
 class WeightsNotFoundError(SaccadeError, FileNotFoundError):
     """Pretrained weights are not available; the message lists the places that were tried."""
+
+
+class HubError(SaccadeError, OSError):
+    """The Hugging Face hub refuses a request, or cannot be reached; the message has the reason, and what to do."""
 
 
 class DataError(SaccadeError, ValueError):

@@ -525,6 +525,14 @@ def test_reduced_scale_keeps_the_shorter_side(width: int, height: int, side: int
     assert min(decoded.image.size) >= min(side, width, height)
 
 
+def jpeg_of_scans(num: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated, each of which a decoder applies to all pixels."""
+    file = io.BytesIO()
+    Image.new("L", (2000, 2000)).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * num + content[-2:]
+
+
 def png_that_claims(width: int, height: int) -> bytes:
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
@@ -542,9 +550,10 @@ def png_that_claims(width: int, height: int) -> bytes:
         (encoded(noise(64, 64), "JPEG")[:3000], "truncated"),
         (encoded(noise(64, 64), "PNG")[:3000], "truncated"),
         (png_that_claims(20_000, 10_000), "decompression bomb: 200000000 pixels"),
+        (jpeg_of_scans(2000), "decompression bomb: 8"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n", "EPS files are not read"),
     ],
-    ids=["empty", "html", "header-only", "half-jpeg", "half-png", "bomb", "eps"],
+    ids=["empty", "html", "header-only", "half-jpeg", "half-png", "bomb", "scans", "eps"],
 )
 def test_the_error_for_unreadable_data_has_the_reason(data: bytes, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "image.jpg"

@@ -248,11 +248,6 @@ def test_invalid_ensemble_sizes_are_refused(value):
         FitOptions.of({"ensemble": value})
 
 
-def test_the_removed_soup_option_is_refused_with_the_reason():
-    with pytest.raises(UnknownArgumentError, match=r"soup= was removed: .* Leave it out"):
-        FitOptions.of({"soup": True})
-
-
 @pytest.mark.parametrize("others", [{"refit_full": True}, {"objectives": ["accuracy", "latency"]}])
 def test_a_single_network_is_not_averaged(others):
     assert FitOptions.of(others).max_members == 1

@@ -14,9 +14,8 @@ import pytest
 from safetensors.numpy import load_file
 
 import saccade as ag
-from saccade import ImageDataset, ImagePredictor
+from saccade import ImagePredictor
 from saccade.errors import DataError, HyperparameterError, RunInUseError
-from saccade.fit.run_folder import DATA
 from saccade.selection import finishing
 from saccade.selection.folds import FoldTrainable
 from saccade.study.event_log import EventLog
@@ -234,25 +233,6 @@ def test_other_images_or_labels_are_errors(make_colours: MakeColours, tiny: dict
             predictor_of(tmp_path / "run").fit(other, hyperparameters=tiny, resume=True)
 
 
-def test_a_run_of_a_version_whose_folders_had_numbers_as_labels_is_resumed(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path
-) -> None:
-    named = ImageDataset(make_colours(8))
-    numbered = ImageDataset(named.assign(label=named["label"].map({"blue": 0, "red": 1})), classes=["blue", "red"])
-    with pytest.MonkeyPatch.context() as patch:
-        killed_at(patch, 9, before=True)
-        with pytest.raises(Killed):
-            predictor_of(tmp_path / "run").fit(numbered, **search)
-    data = json.loads((tmp_path / "run" / DATA).read_text())
-    del data["train"]["empty_classes"]  # which that version did not write
-    (tmp_path / "run" / DATA).write_text(json.dumps(data))
-    with pytest.raises(DataError, match=r"earlier versions of Saccade read folders: pass .*labels='numbers'"):
-        predictor_of(tmp_path / "run").fit(named, **search, resume=True)
-    predictor = ImagePredictor.resume(tmp_path / "run")
-    assert set(predictor.predict(named)) <= {0, 1}
-    assert predictor.evaluate(named) == predictor.evaluate(numbered)  # classes are matched by name
-
-
 def test_another_split_is_an_error(make_colours: MakeColours, search: dict[str, Any], tmp_path: Path) -> None:
     frame = make_colours(8)
     with pytest.MonkeyPatch.context() as patch:
@@ -442,29 +422,6 @@ def test_a_warm_start_is_resumed_with_the_weights_in_the_run_folder(
     for name in (name for name in before if name.endswith("weight")):
         assert np.allclose(before[name], after[name], atol=1e-6), name
     assert not (tmp_path / "run" / "trials" / "start.safetensors").exists()
-
-
-@pytest.mark.parametrize("names", [("ensemble", "num_folds"), ("num_folds",)])
-def test_a_record_that_lacks_options_is_resumed_with_their_defaults(
-    make_colours: MakeColours, search: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    names: tuple[str, ...],
-) -> None:  # fmt: skip
-    frame = make_colours(8)
-    with monkeypatch.context() as patch:
-        patch.setattr(Study, "run", lambda self: (_ for _ in ()).throw(Killed))
-        with pytest.raises(Killed):
-            predictor_of(tmp_path / "run").fit(frame, **search)
-    path = tmp_path / "run" / "run.json"
-    record = json.loads(path.read_text())
-    for name in names:
-        del record["arguments"][name]
-    record["arguments"]["soup"] = "auto"  # an option that was removed
-    path.write_text(json.dumps(record))
-    with pytest.raises(HyperparameterError, match="num_folds was None and is 3"):
-        predictor_of(tmp_path / "run").fit(frame, **search, num_folds=3, resume=True)
-    assert predictor_of(tmp_path / "run").fit(frame, **search, resume=True).predict(frame).notna().all()
-    path.write_text(json.dumps(record))
-    assert ImagePredictor.resume(tmp_path / "run", verbosity=0).predict(frame).notna().all()
 
 
 def test_interrupted_folds_are_trained_again(

@@ -168,19 +168,18 @@ def test_waiting_threads_of_workers_sleep_early_on_short_limits(
 def test_two_workers_give_the_same_scores_as_one(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    frame, space = make_colours(10), {**tiny, "lr": ag.Real(1e-4, 1e-1, log=True)}
+    frame, space = make_colours(6), {**tiny, "epochs": 1, "lr": ag.Real(1e-4, 1e-1, log=True)}
     boards = []
-    for folder, executor in (("inline", "inline"), ("again", "inline"), ("run", "process")):
+    for folder, executor in (("inline", "inline"), ("run", "process")):
         predictor = ImagePredictor(path=tmp_path / folder, verbosity=0).fit(
-            frame, hyperparameters=space, executor=executor, random_state=7, num_trials=4, nthreads_per_trial=1,
+            frame, hyperparameters=space, executor=executor, random_state=7, num_trials=3, nthreads_per_trial=1,
             searcher="random", scheduler="fifo",  # one that learns would propose others to two workers
         )  # fmt: skip
         boards.append(predictor.leaderboard().drop(columns=["fit_time_s", "images_per_s"]))
     assert capfd.readouterr() == ("", "")
     pd.testing.assert_frame_equal(boards[0], boards[1])
-    pd.testing.assert_frame_equal(boards[0], boards[2])
     trials = StudyRecord.load(EventLog(tmp_path / "run" / "events.jsonl")).trials
-    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert [trial.number for trial in trials] == [0, 1, 2]
     board = predictor.leaderboard().sort_values("trial")
     assert [trial.best_report.score for trial in trials if trial.best_report] == board["score_val"].tolist()
     weights = list((tmp_path / "run" / "trials").glob("*/best*"))

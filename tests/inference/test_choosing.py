@@ -151,6 +151,7 @@ def test_only_the_front_is_kept_on_disk(fitted: ImagePredictor) -> None:
     files = [path.relative_to(fitted.path).as_posix() for path in Path(fitted.path).rglob("*.safetensors")]
     files.remove("predictor/split.safetensors")
     files.remove("predictor/features.safetensors")
+    files.remove("predictor/validation.safetensors")
     board = fitted.leaderboard()
     assert len(files) == 1 + board["on_front"].sum()  # the best one's is in its trial's folder too
 

@@ -79,17 +79,3 @@ def test_wrong_results_are_not_sound(make: type[nn.Module], dtype: torch.dtype, 
 def test_a_zero_head_is_replaced_so_that_backbone_errors_show(network: nn.Module) -> None:
     nn.init.zeros_(network.get_parameter("fc.weight"))
     assert Bench(network, False, SHAPE).step(PLAIN)[3].std() > 0
-
-
-def test_only_compiled_numerics_measure_a_compiled_network(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-
-    def compile_(self: nn.Module) -> None:
-        self._compiled_call_impl = lambda x: calls.append("compiled") or self.forward(x)
-
-    monkeypatch.setattr(nn.Module, "compile", compile_)
-    bench = Bench(network, False, SHAPE)
-    for numerics in (PLAIN, replace(PLAIN, compiled=True), PLAIN):
-        calls.append(str(numerics.compiled))
-        bench.step(numerics)
-    assert calls == ["False", "True", "compiled", "False"]

@@ -20,6 +20,7 @@ from saccade.inference.feature_bank import FEATURES
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import DESCRIPTION, SPLIT, SavedPredictor
+from saccade.inference.validation import VALIDATION
 from saccade.selection import combination
 from saccade.selection.ensemble import Evaluation
 from saccade.space import Categorical
@@ -89,6 +90,7 @@ def test_the_result_may_be_an_ensemble_which_is_reported(run: ImagePredictor) ->
         "members/0001.safetensors",
         DESCRIPTION,
         SPLIT,
+        VALIDATION,
         "weights.safetensors",
     ]
     assert len(list(Path(run.path).glob("trials/*/best*.safetensors"))) == 1
@@ -149,28 +151,11 @@ def test_an_estimator_of_an_ensemble_can_be_pickled(
     np.testing.assert_array_equal(again.predict_proba(paths), run.predict_proba(paths, as_pandas=False))
 
 
-def test_predictors_of_earlier_formats_are_read_or_refused_in_a_sentence(
-    run: ImagePredictor, frame: pd.DataFrame, tmp_path: Path
-) -> None:
-    run.save(tmp_path / "saved")
-    path = tmp_path / "saved" / DESCRIPTION
-    record = json.loads(path.read_text())
-    assert record["format"] == 5
-    del record["summary"]["result"], record["pixel_range"]
-    for member in record["members"]:
-        del member["checksum"]
-        member["soup"] = [0, 1]  # trials whose weights were averaged
-    (path.parent / SPLIT).unlink()
-    path.write_text(json.dumps({**record, "format": 3}))
-    assert SavedPredictor.read(path.parent).earlier_split is None
-    loaded = ImagePredictor.load(path.parent, verbosity=0)
-    assert "trial" in repr(loaded)
-    pd.testing.assert_frame_equal(loaded.predict_proba(frame.iloc[:4]), run.predict_proba(frame.iloc[:4]))
-    assert len(loaded.novelty(frame.iloc[:4])) == 4  # features belong to the weights, whose checksum is in the file
-    for number, words in ((2, "before the first release"), (6, "Update saccade")):
-        path.write_text(json.dumps({"format": number}))
-        with pytest.raises(SavedPredictorError, match=words):
-            ImagePredictor.load(path.parent)
+@pytest.mark.parametrize(("number", "words"), [(4, "before the first release"), (6, "Update saccade")])
+def test_predictors_of_other_formats_are_refused_in_a_sentence(number: int, words: str, tmp_path: Path) -> None:
+    (tmp_path / DESCRIPTION).write_text(json.dumps({"format": number}))
+    with pytest.raises(SavedPredictorError, match=words):
+        ImagePredictor.load(tmp_path)
 
 
 def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[str, Any], tmp_path: Path) -> None:
@@ -183,4 +168,10 @@ def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[st
     assert summary["valid_score"] > validation  # with calibration
     assert f"({-validation:.4g} without calibration and thresholds)" in summary["result"]
     assert "chosen" in summary["valid_score_how"]
-    assert files(Path(predictor.path) / "predictor") == [FEATURES, DESCRIPTION, SPLIT, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [
+        FEATURES,
+        DESCRIPTION,
+        SPLIT,
+        VALIDATION,
+        "weights.safetensors",
+    ]

@@ -136,6 +136,7 @@ def test_a_loaded_predictor_is_the_same_wherever_it_was_moved(
         "features.safetensors",
         "predictor.json",
         "split.safetensors",
+        "validation.safetensors",
         "weights.safetensors",
     ]
     shutil.move(tmp_path / "saved.ag", tmp_path / "moved")

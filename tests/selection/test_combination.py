@@ -99,7 +99,7 @@ def probe(trial: int, known: np.ndarray, rows: np.ndarray, unseen_known: np.ndar
     unseen = np.log(right_on(unseen_known) / right_on(unseen_known).sum(1, keepdims=True))
     layer = np.zeros((4, 3), np.float32), np.zeros(4, np.float32)
     one = candidate(trial, right_on(known))
-    final = FinalProbe(rows, unseen[rows], np.zeros(0), "fc", *layer)
+    final = FinalProbe(rows, unseen[rows], np.zeros(0), "fc", *layer, "test_resnet")
     return Candidate(trial, one.config, one.blueprint, one.predictions, 0, probe=final)
 
 

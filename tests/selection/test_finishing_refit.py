@@ -117,6 +117,7 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
         "features.safetensors",
         "predictor.json",
         "split.safetensors",
+        "validation.safetensors",
         "weights.safetensors",
     ]
 

@@ -21,6 +21,7 @@ from saccade.events import EpochDone
 from saccade.fit.time_budget import FinishingReserve
 from saccade.inference.feature_bank import FEATURES
 from saccade.inference.saved import DESCRIPTION, SPLIT
+from saccade.inference.validation import VALIDATION
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers
 from saccade.study.trial import Decision, Job, Reporter
 from saccade.study.trial_files import LocalTrialFiles
@@ -149,7 +150,14 @@ def test_the_networks_of_folds_are_averaged_and_evaluated_on_all_images(
     assert (len(split.fitted), len(split.held_out)) == (2 * 24, 2 * 12)  # two keys for each image
     assert round(36 * summary["valid_acc"], 6).is_integer()  # of all 36 images
     members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
-    assert files(Path(predictor.path) / "predictor") == [FEATURES, *members, DESCRIPTION, SPLIT, "weights.safetensors"]
+    assert files(Path(predictor.path) / "predictor") == [
+        FEATURES,
+        *members,
+        DESCRIPTION,
+        SPLIT,
+        VALIDATION,
+        "weights.safetensors",
+    ]
     contents = {(Path(predictor.path) / "predictor" / name).read_bytes() for name in [*members, "weights.safetensors"]}
     assert len(contents) == 3  # the networks differ
     assert not (Path(predictor.path) / "folds").exists()

@@ -166,7 +166,7 @@ def test_the_result_shows_errors_as_positive_numbers() -> None:
 
 
 def test_a_probe_of_all_images_has_no_validation_images_left() -> None:
-    probe = FinalProbe(*[np.zeros(0)] * 3, "fc", *[np.zeros(0)] * 2, has_seen_val=True)
+    probe = FinalProbe(*[np.zeros(0)] * 3, "fc", *[np.zeros(0)] * 2, "test_resnet", has_seen_val=True)
     own = (1, TRIALS[1].config, None, np.zeros((4, 2)), 0)
     given = replace(combination(1), members=[Candidate(*own, probe=probe)])  # type: ignore[arg-type]
     assert "before the linear probe was fitted to all images" in summary_of(given, 0.95)["valid_score_how"]

@@ -171,7 +171,8 @@ def test_metrics_can_be_pickled():
     def my_metric(y_true, y_pred):
         return float((y_true == y_pred).mean())
 
-    for eval_metric in (None, "f1_macro", "quadratic_kappa", my_metric, sk.make_scorer(sk.f1_score, average="macro")):
+    from_function = sk.make_scorer(sk.f1_score, average="macro", pos_label=None)
+    for eval_metric in (None, "f1_macro", "quadratic_kappa", my_metric, from_function):
         metric = make_metric(eval_metric, CLASSES)
         copy = pickle.loads(cloudpickle.dumps(metric))
         assert copy.name == metric.name

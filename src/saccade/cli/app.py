@@ -16,9 +16,12 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data
 from saccade.cli.check import check
+from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.predict import explain, predict
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
+from saccade.cli.serve import serve
+from saccade.cli.share import card, push
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
@@ -77,6 +80,10 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "evaluate": evaluate,
     "predict": predict,
     "explain": explain,
+    "export": export,
+    "serve": serve,
+    "card": card,
+    "push": push,
     "models": models,
     "doctor": doctor,
 }

@@ -60,7 +60,7 @@ def leaderboard(
     predictor = ImagePredictor.load(run)
     summary = predictor.fit_summary()
     print_trials(output_console(), predictor.leaderboard(), summary)
-    if seconds := summary.get("seconds"):  # predictors of earlier versions have none
+    if seconds := summary.get("seconds"):
         typer.echo(seconds_line(seconds))
 
 

@@ -48,8 +48,11 @@ def flag_of(name: str) -> str:
 
 def in_cli_words(message: str) -> str:
     """Write arguments of Python in a message as the command line does."""
-    from saccade.fit.config_file import FitConfig
-    from saccade.fit.options import options_of
+    try:
+        from saccade.fit.config_file import FitConfig
+        from saccade.fit.options import options_of
+    except ImportError:  # only the libraries of a server are installed
+        return message
 
     options = {name: option for name, option in options_of(FitConfig) if option.is_in_cli}
 

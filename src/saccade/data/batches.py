@@ -139,7 +139,7 @@ class Batches:
 
     def _ahead(self, parts: Sequence[np.ndarray], load: Load) -> Generator[tuple[torch.Tensor, ...]]:
         """Prefetch batches by threads."""
-        pool = ThreadPoolExecutor(self.num_threads, "saccade-batches", initializer=_be_one_thread)
+        pool = ThreadPoolExecutor(self.num_threads, "saccade-batches", initializer=be_one_thread)
         firsts = np.cumsum([0, *map(len, parts)]).tolist()
         coming = (
             _Pending(rows, first, load, pool, self.num_threads, self.device.type == "cuda")
@@ -206,7 +206,7 @@ class _Pending:
 _thread_pools = functools.cache(threadpoolctl.ThreadpoolController)
 
 
-def _be_one_thread() -> None:
+def be_one_thread() -> None:
     """Keep torch from starting threads in this one, which would compete with those of the network for cores."""
     torch.get_num_threads()  # torch sets the number when it is first used in a thread
     _thread_pools().limit(limits=1, user_api="openmp")

@@ -55,6 +55,7 @@ _MIN_LEVELS = 64  # images of more than 8 bits that Pillow reads as 8 bits must 
 _READ_AS_8_BITS = {f"{mode};16{order}" for mode in ("RGBa", "CMYK") for order in "LBN"}
 _HEADER_BYTES = 1 << 16  # in which the bits of a sample are looked for
 _MAX_METADATA_BYTES = 1 << 25  # in front of a JPEG's pixels: Pillow takes time that is quadratic in them
+_MAX_SCAN_PIXELS = 3_000_000_000  # of all scans of a JPEG, of which a megabyte may contain a hundred thousand
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Pillow starts an external program to decode these, which a data set must not be able to trigger.
@@ -284,6 +285,8 @@ def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
         with opened:
             if opened.format in _FORMATS_NOT_READ:
                 raise ImageReadError(f"{opened.format} files are not read; convert it to PNG or JPEG")
+            if opened.format in ("JPEG", "MPO") and opened.info.get("progressive"):
+                _check_scans_of_jpeg(opened, file)
             if is_turned and not getattr(opened, "jpeg", False):  # `jpeg`: the pixels of the JPEG that it was made of
                 opened.info.pop("exif", None)
             yield opened, file
@@ -296,6 +299,9 @@ def _prepare(start: bytes, file: BinaryIO) -> bool:
     elif start.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
         _register_reader("pillow_jxl", "JPEG XL", (".jxl",))
         header = read_header(file)
+        most = Image.MAX_IMAGE_PIXELS
+        if most is not None and header.width * header.height > 2 * most:  # the reader decodes at once
+            raise Image.DecompressionBombError(f"{header.width * header.height} pixels")
         _checked_bytes(header.width * header.height, _DEEP_COLOUR_BYTES if header.bits > 8 else _WORKING_BYTES)
         return header.orientation != 1
     elif start.startswith(b"\xff\xd8"):
@@ -313,6 +319,15 @@ def _check_metadata_of_jpeg(file: BinaryIO) -> None:
         position += 2 + int.from_bytes(marker[2:], "big")
     if position > _MAX_METADATA_BYTES:
         raise ImageReadError(f"more than {_MAX_METADATA_BYTES >> 20} MiB of metadata; remove them")
+
+
+def _check_scans_of_jpeg(image: Image.Image, file: BinaryIO) -> None:
+    position = file.tell()
+    file.seek(0)
+    num_scans = file.read().count(b"\xff\xda")
+    file.seek(position)
+    if num_scans * image.width * image.height > _MAX_SCAN_PIXELS and num_scans > 20:
+        raise Image.DecompressionBombError(f"{num_scans * image.width * image.height} pixels in {num_scans} scans")
 
 
 def _is_avif(start: bytes) -> bool:
@@ -354,7 +369,7 @@ def _reader_versions() -> str:
 
 def decoder_name() -> str:
     """Return what the pixels and the readability of an image depend on besides its file, for keys of caches."""
-    return f"{_reader_versions()} {os.environ.get(MEMORY_VARIABLE, '')}"
+    return f"2 {_reader_versions()} {os.environ.get(MEMORY_VARIABLE, '')}"
 
 
 def local_path_of(path: str | os.PathLike[str]) -> Path:

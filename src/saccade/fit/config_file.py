@@ -14,7 +14,7 @@ from pydantic import Field
 
 from saccade._version import __version__
 from saccade.errors import DataError, HyperparameterError, SaccadeError, UnknownNameError
-from saccade.fit.options import REMOVED, FitOptions, Kind, Option, option_flag, options_of
+from saccade.fit.options import FitOptions, Kind, Option, option_flag, options_of
 from saccade.fit.values import from_toml, parse_constant, to_toml
 
 if sys.version_info >= (3, 11):
@@ -106,8 +106,6 @@ class FitConfig(FitOptions):
                 flag: name for name, option in options_of(cls) if option.is_in_file for flag in option.flags or (name,)
             }
             for flag in values:
-                if flag in REMOVED:
-                    raise UnknownNameError(REMOVED[flag])
                 if flag not in names:
                     raise UnknownNameError.of("key", flag, [*names, *_OTHER_NAMES, *_SHORT_CUTS])
             arguments = {names[flag]: value for flag, value in values.items()}

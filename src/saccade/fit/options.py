@@ -39,20 +39,13 @@ from saccade.searcher import SEARCHERS
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
 from saccade.space.base import plain
-from saccade.study.event_log import from_json_value, to_json_value
+from saccade.study.event_log import to_json_value
 from saccade.study.objectives import check_objectives, cost_names, speed_limits
 from saccade.study.registry import Registry
 from saccade.study.trackers import check_callbacks
 
 AUTO_TIME_LIMIT_S = 7200.0  # the meaning of ``time_limit="auto"`` without a preset
 AUTO_MEMBERS = 5  # the largest ensemble if no number is given: each member adds its time to every prediction
-
-
-# Options of earlier versions, with the message for those who still pass them.
-REMOVED = {
-    "soup": "soup= was removed: averaging the weights of several trials did not improve predictors in "
-    "benchmarks.quality (log-loss .299 with and .301 without). Leave it out; ensemble= averages predictions"
-}
 
 
 @dataclass(frozen=True)
@@ -576,8 +569,6 @@ class FitOptions(BaseModel):
             ("key of hyperparameter_tune_kwargs", nested, for_search, ()),
         ):
             for name in given:
-                if name in REMOVED:
-                    raise UnknownArgumentError(REMOVED[name])
                 if name not in known:
                     raise UnknownArgumentError.of(kind, name, [*known, *others], elsewhere=places_of_arguments())
         if twice := sorted(values.keys() & nested.keys()):
@@ -620,11 +611,6 @@ class FitOptions(BaseModel):
                 # Workers of an instance are gone when the run is resumed.
                 record[name] = to_json_value("auto" if isinstance(value, Executor) else value)
         return record
-
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Self:
-        """Return the options of a record by `to_json`; options that it lacks have their defaults."""
-        return cls.of({name: from_json_value(value) for name, value in record.items()})
 
     @classmethod
     def expected(cls, name: str, is_text: bool = False) -> str:

@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
-from saccade.data.examples import Examples
 from saccade.errors import DataError, HyperparameterError, SpaceError, UnknownNameError, WeightsNotFoundError
-from saccade.fit.options import REMOVED, FitOptions
+from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData
 from saccade.fit.run_data import fingerprint, read_run_data, read_unlabeled
 from saccade.fit.run_folder import (
@@ -99,8 +97,8 @@ class EarlierRun:
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments of the run, as `recorded_arguments` returns them."""
-        recorded = {name: value for name, value in self.record["arguments"].items() if name not in REMOVED}
-        return {**FitOptions().to_json(), **recorded}
+        arguments: dict[str, Any] = self.record["arguments"]
+        return arguments
 
     def request(self, time_limit_s: float | str | None, verbosity: int | None) -> FitRequest:
         """Return the request that continues the run, made from its folder alone.
@@ -177,19 +175,11 @@ class EarlierRun:
                 "instead of resume=True to replace the run"
             )
         if fingerprint(request.train, request.tuning, request.unlabeled) != self.record["data"]:
-            num, advice = len(request.train) + len(request.tuning or ()), "Pass the same ones in the same order"
-            if (
-                fingerprint(_numbered(request.train), request.tuning and _numbered(request.tuning))
-                == self.record["data"]
-            ):
-                advice = (
-                    "Its labels are numbers of classes, as earlier versions of Saccade read folders: pass "
-                    f"ImageDataset.from_folder(…, labels='numbers'), or use ImagePredictor.resume({str(self.folder)!r})"
-                )
+            num = len(request.train) + len(request.tuning or ())
             raise DataError(
                 f"resume=True continues the run in {self.folder}, which has other images, labels, groups or times "
-                f"({self.record['num_images']} images; now there are {num}). {advice}, or overwrite=True instead of "
-                "resume=True to replace the run"
+                f"({self.record['num_images']} images; now there are {num}). Pass the same ones in the same order, or "
+                "overwrite=True instead of resume=True to replace the run"
             )
         return request
 
@@ -257,14 +247,6 @@ def _read_split(path: Path) -> _SplitRecord | None:
         return None
     with reading(path):
         return _SplitRecord.model_validate_json(path.read_bytes())
-
-
-def _numbered(part: Examples) -> Examples:
-    """Return the images with labels as positions in the class names, if the data set has them."""
-    if part.class_names is None or not isinstance(part.labels, pd.Series):
-        return part
-    numbers = {name: number for number, name in enumerate(part.class_names)}
-    return replace(part, labels=part.labels.map(numbers))
 
 
 def _shown(record: dict[str, Any], name: str) -> str:

@@ -37,9 +37,9 @@ class _Part(BaseModel):
     labels: _Column | _Columns
     class_names: list[str] | None
     weights: _Column | None
-    empty_classes: tuple[str, ...] = ()  # earlier versions wrote none of these
-    groups: list[str] | None = None
-    times: list[float] | None = None
+    empty_classes: tuple[str, ...]
+    groups: list[str] | None
+    times: list[float] | None
 
 
 class _RunData(BaseModel):

@@ -220,9 +220,9 @@ class Classifier:
         """
         network = network or self.predicting
         with self.inference.autocast():
-            outputs = _first(network(x_BCHW))
+            outputs = first_output(network(x_BCHW))
             if self.blueprint.tta:
-                outputs = self.problem.mean_outputs(outputs, _first(network(x_BCHW.flip(3))))
+                outputs = self.problem.mean_outputs(outputs, first_output(network(x_BCHW.flip(3))))
         return outputs.float()
 
     @torch.inference_mode()
@@ -235,18 +235,11 @@ class Classifier:
         Raises a HyperparameterError if the network has no single classifier layer.
         """
         network = network or self.predicting
-        head = head_of(network)
-        if head is None:
+        if head_of(network) is None:
             raise HyperparameterError(
                 f"{self.blueprint.name} has no single classifier layer, so its features are not available"
             )
-        inputs: list[torch.Tensor] = []
-        hook = head.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-        try:
-            outputs = self.forward(x_BCHW, network)
-        finally:
-            hook.remove()
-        return outputs, inputs[0].float().flatten(1)
+        return with_features(lambda x: self.forward(x, network), network, x_BCHW)
 
     def predict(self, batches: Batches) -> np.ndarray:
         """Return probabilities, or numbers for regression, of shape (num_images, num_outputs)."""
@@ -321,8 +314,24 @@ def features_of(
     return outputs_and_features(classifier, batches, classifier.predicting, seconds_left)[1]
 
 
-def _first(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
-    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]  # some networks add an auxiliary head
+def with_features(
+    compute: Callable[[torch.Tensor], torch.Tensor], network: torch.nn.Module, x_BCHW: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return outputs that are computed with a network, and the first input of its classifier layer meanwhile."""
+    inputs: list[torch.Tensor] = []
+    head = head_of(network)
+    assert head is not None
+    hook = head.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    try:
+        outputs = first_output(compute(x_BCHW))
+    finally:
+        hook.remove()
+    return outputs, inputs[0].float().flatten(1)
+
+
+def first_output(outputs: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """Return a network's outputs without those of an auxiliary head, which some networks add."""
+    return outputs if isinstance(outputs, torch.Tensor) else outputs[0]
 
 
 def head_of(network: torch.nn.Module) -> torch.nn.Module | None:

@@ -19,7 +19,7 @@ from pydantic import (
     ValidationError,
     with_config,
 )
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import NotRequired, Required, TypedDict
 
 from saccade._version import __version__
 from saccade.checks import real_number
@@ -32,9 +32,8 @@ from saccade.tasks.problem import Problem
 
 WEIGHTS = "weights.safetensors"  # the file of the first network
 
-FORMAT, OLDEST_FORMAT = 5, 3
-"""Version of `DESCRIPTION`, and the oldest one that is read. Formats 3 and 4 have no checksums of weights; 3 has no
-`SPLIT`, no "pixel_range" and no description of the result."""
+FORMAT = 5
+"""Version of `DESCRIPTION`; no release has written earlier ones."""
 
 MAX_BYTES = 2**25
 """Size of the largest description that is read."""
@@ -54,7 +53,7 @@ class _Summary(TypedDict, total=False):
     best_config: dict[str, Any]
     best_trial: _Count | None
     valid_score: float | None
-    result: Text
+    result: Required[Text]
     interrupted: bool
     seconds: dict[str, _Finite]
 
@@ -114,7 +113,7 @@ class Member:
     weight: Annotated[float, Field(gt=0, le=1)] = 1.0  # of its predictions; those of all members sum to 1
     amp: bool | None = None  # as in `saccade.training.recipes.recipe.Recipe`
     has_seen_val: bool = False  # whether it was fitted to the validation images as well, after the search
-    checksum: Text | None = None  # of its weights; None before they are written, and in earlier formats
+    checksum: Text | None = None  # of its weights; None before they are written
 
 
 @dataclass(frozen=True)
@@ -209,10 +208,10 @@ class Description:
                     f"{path.parent} was saved by saccade {str(found.saccade)[:40]} in a newer format "
                     f"({str(found.format)[:20]}; this version reads up to {FORMAT}). Update saccade"
                 )
-            if found.format < OLDEST_FORMAT:
+            if found.format < FORMAT:
                 raise SavedPredictorError(
                     f"{path.parent} was saved before the first release of saccade, in format {str(found.format)[:20]}; "
-                    f"this version reads formats from {OLDEST_FORMAT} on. Fit again"
+                    f"this version reads format {FORMAT}. Fit again"
                 )
             description: Description = TypeAdapter(cls).validate_json(content, strict=True)
             description._check()

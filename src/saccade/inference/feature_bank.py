@@ -133,7 +133,8 @@ class FeatureBank:
             raise SavedPredictorError(f"{FEATURES} has features of another network. Restore a copy, or fit again")
 
     @cached_property
-    def _units(self) -> torch.Tensor:
+    def units(self) -> torch.Tensor:
+        """The features of the training images divided by their norm, float32 (num_train, num_features)."""
         return torch.nn.functional.normalize(torch.from_numpy(self.train).float(), dim=1)
 
     def novelty(self, features: torch.Tensor) -> torch.Tensor:
@@ -146,9 +147,7 @@ class FeatureBank:
         [0.29 1.71]
         """
         self.check_width(features.shape[1])
-        units = torch.nn.functional.normalize(features.float(), dim=1)
-        cosines = units @ self._units.to(units.device).T
-        return (1 - cosines.topk(min(NUM_NEIGHBOURS, cosines.shape[1]), dim=1).values[:, -1]).clamp(min=0)
+        return distance_to_known(features, self.units.to(features.device))
 
     def threshold(self, false_alarm_rate: float) -> float:
         """Return the novelty above which an image is unknown: at most this part of images like the validation images.
@@ -164,4 +163,14 @@ class FeatureBank:
                 f"validation images; this predictor has the features of {num}. Fit with more of them (tuning_data, "
                 "holdout_frac), or pass a larger rate"
             )
-        return float(np.sort(self.novelty(torch.from_numpy(self.val)).numpy())[rank - 1])
+        return float(self._sorted_val_novelty[rank - 1])
+
+    @cached_property
+    def _sorted_val_novelty(self) -> np.ndarray:
+        return np.sort(self.novelty(torch.from_numpy(self.val)).numpy())
+
+
+def distance_to_known(features: torch.Tensor, units: torch.Tensor) -> torch.Tensor:
+    """Return one minus the cosine to the `NUM_NEIGHBOURS`-th nearest unit vector, of shape (num_images,)."""
+    cosines = torch.nn.functional.normalize(features.float(), dim=1) @ units.T
+    return (1 - cosines.topk(min(NUM_NEIGHBOURS, len(units)), dim=1).values[:, -1]).clamp(min=0)

@@ -19,13 +19,15 @@ from saccade.data.pixel_range import PixelRange
 from saccade.data.sources.unreadable import describe_unreadable
 from saccade.data.store.decoded_images import fingerprint
 from saccade.data.store.feature_cache import FeatureCache
-from saccade.data.store.on_demand import OnDemandImages
+from saccade.data.store.on_demand import DecodedForms, OnDemandImages
+from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import DataError, HyperparameterError, ImageReadError, SaccadeError, SavedPredictorError
 from saccade.events import Progressed, Warned
-from saccade.inference.classifier import Blueprint, Classifier, known_inference
+from saccade.inference.classifier import Blueprint, Classifier, first_output, known_inference, with_features
 from saccade.inference.description import Member
-from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.feature_bank import FeatureBank, distance_to_known
 from saccade.inference.postprocessing import AbstentionRule, Postprocessing, mean_of_members
+from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.numerics.engine import ONNX, TORCH
@@ -47,6 +49,7 @@ class TensorPredictions(NamedTuple):
     adjusted: torch.Tensor
     given: torch.Tensor  # bool: which labels each image gets; for regression all True
     set_mask: torch.Tensor  # bool: which labels are in the conformal set; without a coverage as `given`
+    novelty: torch.Tensor | None = None  # (num_images,), by `PredictionModule` if it has features of training images
 
 
 class PredictionHead(nn.Module):
@@ -65,7 +68,10 @@ class PredictionHead(nn.Module):
     def forward(self, *of_members: torch.Tensor) -> TensorPredictions:
         """Return predictions of `Problem.activate`d outputs, each of shape (num_images, num_outputs)."""
         mean = mean_of_members(of_members, self.weights)
-        predictions = self.postprocessing.calibration.calibrate(mean, self.problem)
+        return self.decide(self.postprocessing.calibration.calibrate(mean, self.problem))
+
+    def decide(self, predictions: torch.Tensor) -> TensorPredictions:
+        """Return labels and sets for calibrated predictions, of shape (num_images, num_outputs)."""
         adjusted = self.postprocessing.thresholds.adjust(predictions)
         given = sets = self.problem.given_labels(adjusted)
         if self.coverage is not None and self.problem.has_classes:
@@ -78,18 +84,26 @@ class PredictionModule(nn.Module):
 
     Only decoding is outside of it. `InferencePipeline.predict` calls the same parts: `Preprocess` in threads, the
     networks batch by batch in their measured numerics, and `PredictionHead` once for all images. The members are on one
-    device. `pixel_range` is black and white of images that are not uint8; None is [0, 1].
+    device. `pixel_range` is black and white of images that are not uint8; None is [0, 1]. With a `bank`, novelty is
+    computed as well.
     """
 
     def __init__(
-        self, members: Sequence[Classifier], head: PredictionHead, pixel_range: PixelRange | None = None
+        self,
+        members: Sequence[Classifier],
+        head: PredictionHead,
+        pixel_range: PixelRange | None = None,
+        bank: FeatureBank | None = None,
     ) -> None:
         super().__init__()
         self.pixel_range = pixel_range or (0.0, 1.0)
+        self.channels = members[0].blueprint.in_chans
         self.preprocess = nn.ModuleList([member.preprocess for member in members])
         self.networks = nn.ModuleList([member.torch_network for member in members])
         self.head = head
         self._has_tta = [member.blueprint.tta for member in members]
+        self.known: torch.Tensor | None
+        self.register_buffer("known", None if bank is None else bank.units.to(members[0].inference.device))
 
     def forward(self, images: torch.Tensor) -> TensorPredictions:
         """Return predictions for decoded images of one size, of shape (N, H, W, C) or (N, C, H, W).
@@ -100,17 +114,21 @@ class PredictionModule(nn.Module):
         if images.dtype != torch.uint8:
             low, high = self.pixel_range
             images = ((images.float() - low) / (high - low) * 255).clamp(0, 255).round().to(torch.uint8)
-        problem, predictions = self.head.problem, []
+        problem, predictions, novelty = self.head.problem, [], None
         for preprocess, network, has_tta in zip(self.preprocess, self.networks, self._has_tta, strict=True):
             x_BCHW = preprocess(images)
-            outputs = network(x_BCHW)
+            if self.known is not None and novelty is None:
+                outputs, features = with_features(network, network, x_BCHW)
+                novelty = distance_to_known(features, self.known)
+            else:
+                outputs = first_output(network(x_BCHW))
             if has_tta:
-                outputs = problem.mean_outputs(outputs, network(x_BCHW.flip(3)))
+                outputs = problem.mean_outputs(outputs, first_output(network(x_BCHW.flip(3))))
             if outputs.device.type == "mps":  # which lacks float64
                 outputs = outputs.cpu()
             predictions.append(problem.activate(outputs))
         found: TensorPredictions = self.head(*predictions)
-        return found
+        return found._replace(novelty=novelty)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +145,7 @@ class Predictions:
     abstained: np.ndarray  # bool (num_images,): whether the `AbstentionRule` applies; all False without one
     errors: dict[int, str]  # why images are unreadable, by their number
     unknown: np.ndarray  # bool (num_images,): whether the novelty is above a threshold; all False without a rate
+    novelty: np.ndarray  # float32 (num_images,): `FeatureBank.novelty`; all NaN without a rate
 
     def names(self, class_names: Sequence[str]) -> list[list[str] | None]:
         """Return the names of each image's labels, or its number as text; None for unreadable images."""
@@ -175,9 +194,19 @@ class InferencePipeline:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def decode(self, image: ImageLike) -> DecodedForms:
+        """Decode an image for all networks, to pass it to `predict` and `run` later; an ImageReadError has the reason.
+
+        The numbers of `predict` do not change, and threads can decode while the networks compute.
+        """
+        blueprints = [member.blueprint for member in self.saved.members]  # no lock, which a network in use would hold
+        forms = {(Preprocess(each.input).shorter_side, each.in_chans) for each in blueprints}
+        side = self._decoded_side()
+        return {form: read_as_stored(image, *form, self.saved.pixel_range, side) for form in forms}
+
     def predict(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         *,
         coverage: float | None = None,
         abstention: AbstentionRule | None = None,
@@ -216,8 +245,9 @@ class InferencePipeline:
         of_members, errors = self.run(images, compute, len(saved.members), verbosity)
         novelty, of_members[0] = of_members[0][:, -1], of_members[0][:, :-1]
         is_unknown = novelty > threshold
-        is_unknown[list(errors)] = False
-        return replace(postprocess(saved, of_members, errors, coverage, abstention), unknown=is_unknown)
+        is_unknown[list(errors)], novelty[list(errors)] = False, np.nan
+        found = postprocess(saved, of_members, errors, coverage, abstention)
+        return replace(found, unknown=is_unknown, novelty=novelty)
 
     @property
     def bank(self) -> FeatureBank:
@@ -270,12 +300,13 @@ class InferencePipeline:
                 self._backbone = member.backbone_digest("decoded on demand")
         if disk is None or not len(images) or member.blueprint.architecture is None:
             return compute(np.arange(len(images))), errors
-        form = f"{member.preprocess.shorter_side}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
+        sides = f"{member.preprocess.shorter_side}|{self._decoded_side()}"
+        form = f"{sides}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
         return disk.get(self._backbone, [fingerprint([image], form) for image in images], compute), errors
 
     def run(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         compute: Compute,
         num_members: int,
         verbosity: int = 0,
@@ -307,7 +338,8 @@ class InferencePipeline:
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
-                decoded = OnDemandImages(images, shorter_side, channels, len(batches_of), self.saved.pixel_range)
+                of_group = shorter_side, channels, len(batches_of), self.saved.pixel_range, self._decoded_side()
+                decoded = OnDemandImages(images, *of_group)
                 passes = [
                     member.batches(decoded, positions, batch_size=batch_size).in_order()
                     for member in batches_of.values()
@@ -333,7 +365,7 @@ class InferencePipeline:
                 display(Warned(text))
         return [rows[number] for number in range(len(members))], errors
 
-    def module(self, coverage: float | None = None) -> PredictionModule:
+    def module(self, coverage: float | None = None, *, has_novelty: bool = False) -> PredictionModule:
         """Return the tensor part of this pipeline, in evaluation mode; without `coverage`, it has no conformal sets."""
         if coverage is not None:
             self.saved.postprocessing.conformal.check(self.saved.problem, coverage)
@@ -341,7 +373,11 @@ class InferencePipeline:
             members = self._loaded()
         weights = [member.weight for member in self.saved.members]
         head = PredictionHead(weights, self.saved.problem, self.saved.postprocessing, coverage)
-        return PredictionModule(members, head, self.saved.pixel_range).eval()
+        return PredictionModule(members, head, self.saved.pixel_range, self.bank if has_novelty else None).eval()
+
+    def _decoded_side(self) -> int:
+        """Return the side for which JPEG files are decoded: one for all networks, as in an exported file."""
+        return max(Preprocess(member.blueprint.input).shorter_side for member in self.saved.members)
 
     def warm_up(self) -> None:
         """Load the networks, measure their fastest numerics on this kind of device, and fix them.
@@ -431,13 +467,18 @@ def first_network(saved: SavedPredictor, device: str | None = None) -> Classifie
 def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]:
     """Return what `InferencePipeline.warm_up` would record, by earlier measurements alone; {} if they do not suffice.
 
-    Trials measure the numerics of validation, which are those of predictions.
+    Trials measure the numerics of validation, which are those of predictions. But on a CPU these are in float32, unless
+    the recipe demands 16 bits: they do not depend on the processor then, and an exported file has the same.
     """
     device = choose_device()
     known = [known_inference(member.blueprint, member.amp, device, BATCH_SIZE) for member in members]
     found = [one for one in known if one is not None]
     if len(found) < len(known):
         return {}
+    if device.type == "cpu":
+        found = [
+            one if member.amp else replace(one, dtype=torch.float32) for one, member in zip(found, members, strict=True)
+        ]
     return {device.type: [_numerics_record(one) for one in found]}
 
 
@@ -457,7 +498,7 @@ def postprocess(
     problem, postprocessing = saved.problem, saved.postprocessing
     head = PredictionHead([member.weight for member in saved.members], problem, postprocessing, coverage)
     found = head(*map(torch.from_numpy, of_members))
-    predictions, adjusted, given, set_mask = (tensor.numpy() for tensor in found)
+    predictions, adjusted, given, set_mask = (tensor.numpy() for tensor in found[:4])
     decisions = np.where(given, adjusted, 0)
     labels, abstained = problem.decode(decisions), np.zeros(len(predictions), np.bool_)
     if abstention is not None:
@@ -481,6 +522,7 @@ def postprocess(
         abstained,
         dict(errors),
         np.zeros(len(labels), np.bool_),
+        np.full(len(labels), np.nan, np.float32),
     )
 
 

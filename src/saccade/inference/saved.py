@@ -19,6 +19,7 @@ from saccade.errors import SavedPredictorError, explained_file_errors
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier, load_weights
 from saccade.inference.description import WEIGHTS, Choice, Description, Member
 from saccade.inference.feature_bank import FeatureBank
+from saccade.inference.validation import ValidationRecord
 from saccade.models.loading import AllocationLimit
 from saccade.models.network import CustomObject
 from saccade.models.weights import CHECKSUM
@@ -71,14 +72,11 @@ class SavedPredictor(Description):
     @property
     def result(self) -> str:
         """The networks and their score in one line, as `saccade.selection.summary.result_summary` describes them."""
-        if "result" in self.summary:
-            return str(self.summary["result"])
-        score = self.summary.get("valid_score")  # of earlier versions
-        return f"trial {self.members[0].trial}" + ("" if score is None else f", score {score:.4g}")
+        return str(self.summary["result"])
 
     @property
     def earlier_split(self) -> EarlierSplit | None:
-        """The images that the first member was fitted to; None for predictors of earlier versions."""
+        """The images that the first member was fitted to; None if its file is missing."""
         split = EarlierSplit.load(self.folder / SPLIT)
         return split.fitted_also_to(split.held_out) if split and self.members[0].has_seen_val else split
 
@@ -91,6 +89,16 @@ class SavedPredictor(Description):
     def features_key(self) -> str:
         """The checksum of the first member's weights, by which `features` belong to them."""
         return self.members[0].checksum or _checksum(self.weights_path)
+
+    @property
+    def validation(self) -> ValidationRecord | None:
+        """The stored predictions for the validation images; None without them. Raises a SavedPredictorError."""
+        return ValidationRecord.load(self.folder, self.validation_key, self.problem)
+
+    @property
+    def validation_key(self) -> str:
+        """The checksums of all members' weights, by which `validation` belongs to this predictor."""
+        return " ".join(member.checksum or _checksum(self.folder / member.weights) for member in self.members)
 
     @property
     def trial_weights(self) -> dict[int, float]:
@@ -208,11 +216,13 @@ class SavedPredictor(Description):
         # These are read and written: the file of a stranger's predictor may be a link to one of the user's.
         if (split := EarlierSplit.load(self.folder / SPLIT)) is not None:
             writers[SPLIT] = split.save
-        features = self.features
+        features, validation = self.features, self.validation
         copy = copy.write(writers)
-        if features is not None:
-            with explained_file_errors(folder, SavedPredictorError):
+        with explained_file_errors(folder, SavedPredictorError):
+            if features is not None:
                 features.save(folder, copy.features_key)
+            if validation is not None:
+                validation.save(folder, copy.validation_key)
         return copy
 
     def chosen(self, choice: Choice) -> SavedPredictor:

@@ -231,13 +231,16 @@ def _covered_part(length: int, covered: float) -> tuple[float, int, int]:
 
 def draw_overlay(image: ImageSource, map_HW: np.ndarray) -> Image.Image:
     """Draw a saliency map over its image: the image in grey, high values of the map in bright colours."""
-    import matplotlib as mpl  # slow to import
-
     picture = read_image(image)
     weights = Image.fromarray(np.asarray(map_HW, np.float32)).resize(picture.size, Image.Resampling.BILINEAR)
-    weights_HW1 = np.asarray(weights).clip(0, 1)[:, :, None]
-    grey_HW3 = np.asarray(picture.convert("L").convert("RGB"), np.float32)
-    colours_HW3 = mpl.colormaps[COLOURS](weights_HW1[:, :, 0])[:, :, :3] * 255
-    opacity_HW1 = MAX_OPACITY * weights_HW1
-    mixed = (1 - opacity_HW1) * grey_HW3 + opacity_HW1 * colours_HW3
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    heatmap = draw_heatmap(np.asarray(weights).clip(0, 1))
+    return Image.alpha_composite(picture.convert("L").convert("RGBA"), heatmap).convert("RGB")
+
+
+def draw_heatmap(map_HW: np.ndarray) -> Image.Image:
+    """Return a saliency map as an RGBA picture to lay over its image: bright colours, and transparent where it is 0."""
+    import matplotlib as mpl  # slow to import
+
+    colours_HW4 = mpl.colormaps[COLOURS](map_HW)
+    colours_HW4[:, :, 3] = MAX_OPACITY * map_HW
+    return Image.fromarray((colours_HW4 * 255).round().astype(np.uint8))

@@ -41,11 +41,13 @@ __all__ = [
     "WEIGHTS_FOLDER_VARIABLE",
     "ask_hub_again",
     "available_networks",
+    "download_from_hub",
     "find_weights",
     "hub_answers",
     "hub_cache_folder",
     "hub_endpoint",
     "hub_failure",
+    "hub_is_offline",
     "networks_in_folder",
     "weights_place",
 ]
@@ -155,7 +157,7 @@ def read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
         metadata = file.metadata() or {}
-    if metadata.get(CHECKSUM, known := _checksum(tensors)) != known:  # files of earlier versions have none
+    if metadata.get(CHECKSUM, known := _checksum(tensors)) != known:  # files that others wrote have none
         raise SafetensorError("its values differ from their checksum")
     return tensors, metadata
 
@@ -261,28 +263,9 @@ def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | 
     reason = _unavailable(repo_id, filename, revision, file, min(HUB_TIMEOUT_S, left_s))
     if not reason:
         try:
-            num_bytes = 0
-
-            class CountingBar(HubProgressBar):
-                def update(self, n: float | None = 1) -> bool | None:
-                    nonlocal num_bytes
-                    num_bytes += int(n or 0)
-                    return super().update(n)  # type: ignore[no-any-return]
-
-            download = functools.partial(
-                huggingface_hub.hf_hub_download,
-                repo_id,
-                filename,
-                revision=revision,
-                cache_dir=hub_cache_folder(),
-                endpoint=hub_endpoint(),
-                etag_timeout=min(HUB_TIMEOUT_S, left_s),
-                library_name="saccade",
-                tqdm_class=CountingBar,
-            )
-            limit_s, name = min((time_limit_s(), TIME_VARIABLE), (deadline.seconds_left(), "time_limit"))
-            return Path(in_time(download, limit_s, lambda: num_bytes, HUB_STALL_S))
+            return download_from_hub(repo_id, filename, revision, deadline)
         except TimeoutError as error:
+            name = TIME_VARIABLE if time_limit_s() < deadline.seconds_left() else "time_limit"
             advice = "" if "progress" in str(error) else f"; increase {name}"
             reason = _failed(f"is too slow: the download of {file} was stopped, {error}{advice}")
         except httpx2.TransportError as error:  # after the attempts of huggingface_hub
@@ -291,6 +274,44 @@ def _search_hub(timm_name: str, tried: list[str], deadline: Deadline) -> Path | 
             reason = f"the download of {file} failed: {_first_line(error)}"
     tried.append(f"the Hugging Face hub {hub_endpoint()}: {reason}")
     return None
+
+
+def download_from_hub(
+    repo_id: str,
+    filename: str,
+    revision: str,
+    deadline: Deadline,
+    *,
+    token: str | bool | None = None,
+    force: bool = False,
+) -> Path:
+    """Return a file of the hub from its cache, or download it; with `force` always.
+
+    Raises a TimeoutError at the deadline, or without progress, and the errors of huggingface_hub and its transports.
+    """
+    num_bytes = 0
+
+    class CountingBar(HubProgressBar):
+        def update(self, n: float | None = 1) -> bool | None:
+            nonlocal num_bytes
+            num_bytes += int(n or 0)
+            return super().update(n)  # type: ignore[no-any-return]
+
+    left_s = deadline.seconds_left()
+    download = functools.partial(
+        huggingface_hub.hf_hub_download,
+        repo_id,
+        filename,
+        revision=revision,
+        cache_dir=hub_cache_folder(),
+        endpoint=hub_endpoint(),
+        etag_timeout=min(HUB_TIMEOUT_S, left_s),
+        library_name="saccade",
+        tqdm_class=CountingBar,
+        token=token,
+        force_download=force,
+    )
+    return Path(in_time(download, min(time_limit_s(), left_s), lambda: num_bytes, HUB_STALL_S))
 
 
 def _hub_file(timm_name: str) -> tuple[str, str, str] | None:
@@ -340,13 +361,17 @@ def hub_answers(name: str, seconds_left: float) -> bool:
 
 def hub_failure() -> str:
     """Return why the hub is not asked now: offline mode, or a recent request that failed; "" if it is asked."""
-    # huggingface_hub refuses to work if this variable was set when it was imported.
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE:
+    if hub_is_offline():
         return "is not asked, because HF_HUB_OFFLINE is set"
     at_s, _, failure = os.environ.get(HUB_FAILURE_VARIABLE, "0").partition(" ")
     endpoint, _, reason = failure.partition(" ")
     is_recent = abs(time.time() - float(at_s)) < HUB_FAILURE_LASTS_S
     return reason if is_recent and endpoint == hub_endpoint() else ""
+
+
+def hub_is_offline() -> bool:
+    """Return whether ``HF_HUB_OFFLINE`` is set, now or when huggingface_hub was imported, which then sends nothing."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in constants.ENV_VARS_TRUE_VALUES or constants.HF_HUB_OFFLINE
 
 
 def _failed(reason: str) -> str:

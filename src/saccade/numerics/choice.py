@@ -51,9 +51,7 @@ ROUNDS = 3  # timed steps of each candidate, if there is time
 LEAST_GAIN = 1.05  # how many times as fast as those before it a candidate must be, so that noise does not decide
 HOPELESS = 1.3  # a candidate that takes this many times as long as the best is not measured further
 MANY_THREADS = 4  # CPU threads from which half as many are a candidate: small networks lose time synchronising threads
-COMPILE_S = 60.0  # typical time of `torch.compile`; compiling is not a candidate if measuring may not take as long
-LONG_STEPS = 50_000  # steps of a trial from which compiling is a candidate: every resumption compiles again
-STAGES = ("dtype", "channels_last", "num_threads", "compiled")  # fields of `Numerics`, varied in this order
+STAGES = ("dtype", "channels_last", "num_threads")  # fields of `Numerics`, varied in this order
 
 # Over 17 networks, 16 bits changed the loss of a batch of noise by at most 0.5 % and the norm of its gradient by 4 %
 # (batch statistics of 4 images). Overflow and cancellation are far beyond these limits.
@@ -98,14 +96,11 @@ def candidates(
     purpose: Purpose,
     amp: bool | None = None,
     channels_last: bool | None = None,
-    compiled: bool | None = None,
-    *,
-    num_steps: float = 0,
+    compiled: bool = False,
 ) -> list[Numerics]:
     """Return the candidates, the default first; arguments that are not None fix a property of all.
 
-    float16 is never chosen for inference, where no gradient scaler would detect an overflow. Compiling is a candidate
-    on a GPU from `LONG_STEPS` steps of the whole work.
+    float16 is never chosen for inference, where no gradient scaler would detect an overflow.
     """
     default = Numerics.choose(device, amp, channels_last, compiled)
     dtypes = [default.dtype]
@@ -118,8 +113,6 @@ def candidates(
         found += [replace(numerics, channels_last=False) for numerics in found]
     if device.type == "cpu" and (num_threads := torch.get_num_threads()) >= MANY_THREADS:
         found += [replace(numerics, num_threads=num_threads // 2) for numerics in found]
-    if compiled is None and device.type == "cuda" and num_steps >= LONG_STEPS:
-        found += [replace(numerics, compiled=True) for numerics in found]
     return found
 
 
@@ -271,8 +264,7 @@ class _Measurement:
         for stage in STAGES:
             best = self._best(among)
             others = [each for each in among if each != best and replace(each, **{stage: getattr(best, stage)}) == best]
-            if stage != "compiled" or self._left_s() >= COMPILE_S:
-                self._measure(others, reference)
+            self._measure(others, reference)
         return self._best(among)
 
     def _measure(self, others: list[Numerics], reference: Result) -> None:
@@ -362,9 +354,7 @@ class Bench:
     def step(self, numerics: Numerics) -> Result:
         """Take one step. In inference there is no gradient, and loss and norm are 0."""
         before, self._numerics = self._numerics, numerics
-        if before is not None and before.compiled and not numerics.compiled:
-            self._network = copy.deepcopy(self._network)  # a copy is not compiled
-        if before is None or (before.memory_format, before.compiled) != (numerics.memory_format, numerics.compiled):
+        if before is None or before.memory_format != numerics.memory_format:
             numerics.place(self._network)
         torch.manual_seed(0)
         # On one thread, CPU time of this thread excludes what other programs take.

@@ -60,7 +60,7 @@ class Numerics:
 
     @classmethod
     def choose(
-        cls, device: torch.device, amp: bool | None, channels_last: bool | None = None, compiled: bool | None = None
+        cls, device: torch.device, amp: bool | None, channels_last: bool | None = None, compiled: bool = False
     ) -> Numerics:
         """Return the default numerics of a device; arguments that are not None override it.
 
@@ -69,7 +69,7 @@ class Numerics:
         """
         is_half = device.type == "cuda" if amp is None else amp
         dtype = half_precision(device) if is_half else torch.float32
-        return cls(device, dtype, channels_last is not False, compiled is True)
+        return cls(device, dtype, channels_last is not False, compiled)
 
     def __str__(self) -> str:
         parts = [str(self.dtype).removeprefix("torch."), "channels last" if self.channels_last else "channels first"]

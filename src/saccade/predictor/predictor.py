@@ -70,6 +70,7 @@ from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.numerics.device import choose_device
 from saccade.report.figures import Reason, reasons_figure
+from saccade.report.model_card import ModelCard, make_card
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
@@ -402,8 +403,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         """Load the networks now, measure their fastest numerics on this machine, fix them, and return this predictor.
 
         `save` writes the numerics (precision, memory format, batch norm folding) with the predictor, for this kind of
-        device. Without it, they are those that trials of the fit have measured for validation, if any; else predictions
-        are computed in float32 on a CPU and in 16 bits on a GPU.
+        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU, in the memory format
+        that trials of the fit have measured, if any.
 
         Examples
         --------
@@ -982,6 +983,92 @@ class ImagePredictor(metaclass=SuggestingClass):
         copy_embeddings(saved.folder, folder)
         return str(folder)
 
+    def export(
+        self,
+        to: str = "onnx",
+        path: str | Path | None = None,
+        *,
+        coverage: float | None = None,
+        overwrite: bool = False,
+        **options: Any,
+    ) -> str:
+        """Write the predictor as a file that runs without Saccade, and return its path.
+
+        Resizing, cropping, normalisation, all networks, their average, calibration and decisions are in the file. It is
+        compared with `predict_proba` in its own runtime, on images of several sizes, before it is moved into place; it
+        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py`` and a
+        ``README.md`` are written, unless there are files of the user's own with these names.
+
+        Parameters
+        ----------
+        to : str
+            The format, one of `saccade.export.EXPORT_FORMATS`.
+        path : str, Path or None
+            The file, or the folder in which it is ``model.onnx``; None is the folder ``export`` in the run folder.
+        coverage : float or None
+            Coverage of the conformal sets in the file. None is .9 if there are enough validation images, else there are
+            no sets.
+        overwrite : bool
+            Whether an existing file is replaced.
+        **options
+            Options of the format: for ``"timm"`` the `member` of an ensemble, from 0, as timm's format has one network;
+            its preprocessing and class names are in ``config.json``, but not the calibration and thresholds.
+
+        Raises
+        ------
+        UnknownNameError
+            For another format.
+        DataError
+            If the file exists, or there are too few validation images for the `coverage`.
+        HyperparameterError
+            If a package is missing, or an option or argument is invalid.
+        SaccadeError
+            If a network cannot be exported, or the file differs from the predictor by more than 1e-4.
+
+        Examples
+        --------
+        >>> predictor.export("onnx", "pets.onnx")                           # doctest: +SKIP
+        '/home/me/pets.onnx'
+        """
+        from saccade.export.exporting import export
+
+        return str(export(self.pipeline, to, path, coverage=coverage, overwrite=overwrite, options=options))
+
+    def model_card(
+        self,
+        name: str | None = None,
+        *,
+        dataset: str | None = None,
+        license: str | None = None,  # noqa: A002
+    ) -> ModelCard:
+        """Return a model card: what was trained, metrics with intervals, a calibration plot, licences, and limits.
+
+        Metrics and numbers of each class are those of the validation images, whose predictions the fit stores with the
+        predictor; predictors of earlier versions, and of `choose`, have none.
+
+        Parameters
+        ----------
+        name : str or None
+            The title; a name such as ``"user/shoes"`` is a repository of the Hugging Face hub.
+        dataset : str or None
+            The data set's name on the hub, such as ``"beans"``.
+        license : str or None
+            The licence of this predictor, by the hub's name, such as ``"apache-2.0"``. None is that of the pretrained
+            weights if it is known, and the same for all networks.
+
+        Returns
+        -------
+        ModelCard
+            ``print(card)`` prints Markdown, with the hub's metadata; ``card.save(folder)`` writes ``README.md`` and
+            ``calibration.png``.
+
+        Examples
+        --------
+        >>> predictor.model_card().save("predictor")                        # doctest: +SKIP
+        PosixPath('predictor/README.md')
+        """
+        return make_card(self._saved, name, dataset=dataset, license=license)
+
     @classmethod
     def load(
         cls, path: str | Path, verbosity: int = 2, net: Any = None, device: str | torch.device | None = None
@@ -1013,6 +1100,109 @@ class ImagePredictor(metaclass=SuggestingClass):
         predictor = cls(saved.label, saved.problem.type, saved.eval_metric, verbosity=verbosity)
         predictor._pipeline, predictor._path = pipeline, folder
         return predictor
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        private: bool | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+        commit_message: str | None = None,
+        dataset: str | None = None,
+        license: str | None = None,  # noqa: A002
+    ) -> str:
+        """Write the predictor and its model card to a repository of the Hugging Face hub, in one commit.
+
+        The repository is made if it does not exist. Files of an earlier predictor in it are replaced; a README that was
+        edited is kept, and a warning says so. If the push fails, none of its files are visible. `HF_ENDPOINT` is the
+        address of another hub. The paths of images are not pushed; features of training images are, which `novelty` and
+        `add_classes` need.
+
+        Parameters
+        ----------
+        repo : str
+            The name, such as ``"user/shoes"``.
+        private : bool or None
+            Whether a new repository is private; None is the default of the account.
+        token : str or None
+            A token that may write; None is ``HF_TOKEN``, or that of ``hf auth login``.
+        revision : str or None
+            The branch, which is made if it does not exist; None is the main branch.
+        commit_message : str or None
+            None is the result of the fit in one line.
+        dataset, license
+            As in `model_card`.
+
+        Returns
+        -------
+        str
+            The address of the repository.
+
+        Raises
+        ------
+        HubError
+            If the hub refuses, cannot be reached or makes no progress.
+
+        Examples
+        --------
+        >>> predictor.push_to_hub("user/shoes", private=True)               # doctest: +SKIP
+        'https://huggingface.co/user/shoes'
+        """
+        from saccade.export.hub import push  # few programs use it
+
+        return push(
+            self._saved,
+            repo,
+            private=private,
+            token=token,
+            revision=revision,
+            commit_message=commit_message,
+            dataset=dataset,
+            license=license,
+        )
+
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        revision: str | None = None,
+        token: str | None = None,
+        *,
+        verbosity: int = 2,
+        net: Any = None,
+        device: str | torch.device | None = None,
+    ) -> ImagePredictor:
+        """Load a predictor that `push_to_hub` wrote to the Hugging Face hub, with all checks of `load`.
+
+        Only the files of a saved predictor are downloaded, into the hub's cache, and each is compared with the hub's
+        digest; no code is loaded. Without a connection, a predictor that was downloaded before is used.
+
+        Parameters
+        ----------
+        repo : str
+            The name, such as ``"user/shoes"``.
+        revision : str or None
+            A branch, tag or commit; None is the main branch.
+        token : str or None
+            For private and gated repositories; None is ``HF_TOKEN``, or that of ``hf auth login``.
+        verbosity, net, device
+            As in `load`.
+
+        Raises
+        ------
+        HubError
+            If the hub refuses, cannot be reached or sends damaged files.
+        SavedPredictorError
+            If the repository has no predictor, or one that cannot be loaded.
+
+        Examples
+        --------
+        >>> ImagePredictor.from_hub("user/shoes").predict("shoe.jpg")       # doctest: +SKIP
+        """
+        from saccade.export.hub import fetch  # few programs use it
+
+        return cls.load(fetch(repo, revision, token), verbosity, net, device)
 
     @property
     def pipeline(self) -> InferencePipeline:

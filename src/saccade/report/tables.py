@@ -49,7 +49,7 @@ def print_trials(console: Console, leaderboard: pd.DataFrame, summary: Mapping[s
         console.print(Text(f"all trials: {', '.join(f'{name}={value}' for name, value in shared.items())}\n"))
     if summary is not None:
         console.print(Text(f"result: {summary['result']}"), soft_wrap=True)
-        if why := summary.get("why_not_best_trial"):  # predictors of earlier versions do not have it
+        if why := summary.get("why_not_best_trial"):
             console.print(Text(f"trial {summary['best_trial']} is not the result: {why}"), soft_wrap=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -61,11 +60,6 @@ class Observations:
         self._items: list[Observation] = []  # by number
         self._running: dict[int, Observation] = {}
         self._num_reached: Counter[float] = Counter()  # number of configurations by last epoch
-        # The order is updated from proposal to proposal, which is faster than sorting many configurations again.
-        self._order: list[_Place] = []
-        self._place: dict[int, _Place] = {}
-        self._order_epoch = -math.inf
-        self._changed: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -108,19 +102,13 @@ class Observations:
     def standing(self) -> Standing:
         """Return the current ranking."""
         epoch = self.epoch
-        if epoch == self._order_epoch:
-            for number in self._changed:  # move it to its new rank
-                if (old := self._place.pop(number, None)) is not None:
-                    del self._order[bisect_left(self._order, old)]
-                if _has_place(self._items[number], epoch):
-                    self._place[number] = _place(self._items[number], epoch)
-                    insort(self._order, self._place[number])
-        else:
-            self._place = {item.number: _place(item, epoch) for item in self._items if _has_place(item, epoch)}
-            self._order, self._order_epoch = sorted(self._place.values()), epoch
-        self._changed.clear()
-        ranked = [self._items[number] for _, _, number in self._order]
-        pending = [item for number, item in sorted(self._running.items()) if number not in self._place]
+
+        def has_rank(item: Observation) -> bool:
+            return item.has_failed or (bool(item.scores) and (not item.is_running or item.last_epoch >= epoch))
+
+        # Sorting is stable, so the earliest is first among equals.
+        ranked = sorted(filter(has_rank, self._items), key=lambda item: item.merit(epoch), reverse=True)
+        pending = [item for _, item in sorted(self._running.items()) if not has_rank(item)]
         return Standing(epoch, ranked, pending)
 
     def _reach(self, item: Observation, epoch: float) -> None:
@@ -133,23 +121,9 @@ class Observations:
         item.last_epoch = epoch
 
     def _of(self, config: Mapping[str, Any]) -> Observation:
-        """Return the observation of a configuration, which is about to change."""
+        """Return the observation of a configuration."""
         key = canonical_key(dict(config))
         if key not in self._by_key:
             self._by_key[key] = Observation(len(self._by_key), copied(dict(config)))
             self._items.append(self._by_key[key])
-        self._changed.add(self._by_key[key].number)
         return self._by_key[key]
-
-
-# Sort key: the negative merit, then the number, so that the earliest is first among equals.
-_Place = tuple[float, float, int]
-
-
-def _place(item: Observation, epoch: float) -> _Place:
-    reached, score = item.merit(epoch)
-    return -reached, -score, item.number
-
-
-def _has_place(item: Observation, epoch: float) -> bool:
-    return item.has_failed or (bool(item.scores) and (not item.is_running or item.last_epoch >= epoch))

@@ -233,14 +233,14 @@ class _Network:
             raise DataError(f"{error}. Restore a copy of it, or of {self._file}, or start a new run") from None
         expected = origin(self._trial, epoch, self.blueprint.to_json())
         with reading(weights):
-            found = {**expected, **metadata}  # files of earlier versions have no metadata
+            found = {name: metadata[name] for name in expected}
             is_same = Blueprint.from_json(found["blueprint"]) == self.blueprint
         if not is_same or (found["trial"], found["epoch"]) != (expected["trial"], expected["epoch"]):
             raise DataError(
                 f"{weights} has weights of another network, trial or epoch (trial {found['trial']:.20}, epoch "
                 f"{found['epoch']:.20}). Restore a copy of it, or of {self._file}, or start a new run"
             )
-        return found.get("outputs")
+        return metadata.get("outputs")
 
     def predictions(self, weights: Path | None, outputs: Path | None, kind: str, epoch: int) -> np.ndarray | None:
         """Return the predictions in a file of outputs; raise a DataError if it or the weights are missing or damaged.

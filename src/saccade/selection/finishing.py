@@ -22,6 +22,7 @@ from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import first_network, known_numerics
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import CHOICES_FOLDER, INTERRUPTED, MEMBERS_FOLDER, SPLIT, SavedPredictor
+from saccade.inference.validation import ValidationRecord
 from saccade.selection.candidates import Candidate, best_epoch, ranked, read_candidates
 from saccade.selection.combination import Combination, combine
 from saccade.selection.ensemble import Evaluation, evaluate
@@ -169,7 +170,7 @@ def write_predictor(
     for trial in front if costs is not None else ():
         assert costs is not None
         single = Combination.single(best_epoch(trial, task), task)
-        postprocessing, summary = _finished(single, labelled, trial, rows)
+        postprocessing, summary, _ = _finished(single, labelled, trial, rows)
         name = WEIGHTS
         if trial is not best:
             name = f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
@@ -177,7 +178,7 @@ def write_predictor(
         one = single.members[0]
         choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
         choices.append(replace(choice, has_seen_val=one.has_seen_val))
-    postprocessing, summary = _finished(combination, labelled, best, rows)
+    postprocessing, summary, evaluation = _finished(combination, labelled, best, rows)
     if is_interrupted:
         summary[INTERRUPTED] = True
     saved = SavedPredictor(
@@ -199,7 +200,12 @@ def write_predictor(
     train, val = combination.split or (labelled.train, labelled.val)
     split = EarlierSplit.of(keys[train.indices], keys[val.indices]).fitted_also_to(keys[others])
     writers[SPLIT] = (split if earlier is None else split.fitted_also_to(earlier.fitted)).save
-    return replace(saved, summary={**saved.summary, **compare(saved)}).write(writers)
+    saved = replace(saved, summary={**saved.summary, **compare(saved)}).write(writers)
+    predictions = postprocessing.calibration.apply(combination.predictions, task.problem)
+    fitted = labelled.train.joined(labelled.val) if combination.num_folds else train
+    given = combination.targets, predictions, evaluation.adjusted, fitted.targets
+    ValidationRecord.of(task.problem, *given).save(saved.folder, saved.validation_key)
+    return saved
 
 
 def drop_weights(trials: Sequence[Trial], combination: Combination) -> None:
@@ -235,8 +241,8 @@ def write_features(
 
 def _finished(
     combination: Combination, task: ImageTask, first: Trial, rows: list[dict[str, Any]]
-) -> tuple[Postprocessing, dict[str, Any]]:
-    """Return calibration and thresholds, fitted to predictions for held-out images, and the summary of the result."""
+) -> tuple[Postprocessing, dict[str, Any], Evaluation]:
+    """Return calibration and thresholds, fitted to predictions for held-out images, the summary, and the evaluation."""
     class_prior = _class_prior(task, combination.members[0].config)
     postprocessing, report = Postprocessing(), first.best_report
     assert report is not None
@@ -246,10 +252,11 @@ def _finished(
         held_out = combination.predictions, combination.targets
         fitted = evaluate(*held_out, task.problem, task.metric, class_prior, combination.groups)
         postprocessing, evaluation = fitted.postprocessing, combination.evaluation or fitted
-    return postprocessing, {
+    summary = {
         **postprocessing.summary(task.problem, combination.is_refit),
         **result_summary(combination, evaluation, first, rows, task),
     }
+    return postprocessing, summary, evaluation
 
 
 def _class_prior(task: ImageTask, config: dict[str, Any]) -> np.ndarray | None:

@@ -25,6 +25,7 @@ from saccade.inference.feature_bank import FeatureBank
 from saccade.inference.pipeline import first_network
 from saccade.inference.postprocessing import Postprocessing
 from saccade.inference.saved import SPLIT, SavedPredictor
+from saccade.inference.validation import ValidationRecord
 from saccade.models.weights import write_weights
 from saccade.selection.ensemble import Evaluation, evaluate
 from saccade.tasks.matching import match_classes, names_of_classes, widened
@@ -104,7 +105,8 @@ def add_classes(
     metric = _metric(saved, problem)
     all_targets = np.repeat(np.arange(len(counts)), counts.astype(np.int64))
     prior = class_priors(Recipe.of(saved.config), all_targets, problem, class_names)
-    evaluation = _evaluation(_outputs(head.weight, head.bias, x_val), y_val, problem, metric, prior)
+    predictions = problem.activate(torch.from_numpy(_outputs(head.weight, head.bias, x_val))).numpy()
+    evaluation = _evaluation(predictions, y_val, problem, metric, prior)
     # Of the kept validation images, by the first network before and after.
     num_old = len(bank.val)
     before = after = math.nan
@@ -130,7 +132,8 @@ def add_classes(
     summary = {
         **saved.summary, "result": result, "valid_acc": accuracy, "valid_score": evaluation.score, "ensemble": [],
         "added_classes": added, "earlier_classes_acc": {"before": before, "after": after},
-        **evaluation.postprocessing.summary(problem),
+        "valid_score_how": "on kept validation images of the earlier fit, and a tenth of the new images; before the "
+        "classifier layer was fitted to all of them", **evaluation.postprocessing.summary(problem),
     }  # fmt: skip
     member = saved.members[0]
     made = SavedPredictor(
@@ -154,6 +157,9 @@ def add_classes(
         writers[SPLIT] = split.fitted_also_to(np.unique(image_keys(images, [""] * len(images)))).save
     made = made.write(writers)
     replace(fits, class_counts=counts.astype(np.int64), is_complete=True).save(folder, made.features_key)
+    calibrated = evaluation.postprocessing.calibration.apply(predictions, problem)
+    record = ValidationRecord.of(problem, y_val, calibrated, evaluation.adjusted, all_targets)
+    record.save(folder, made.validation_key)
     return made
 
 
@@ -170,9 +176,8 @@ def _metric(saved: SavedPredictor, problem: Problem) -> Metric:
 
 
 def _evaluation(
-    outputs: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric, prior: np.ndarray | None
+    predictions: np.ndarray, targets: np.ndarray, problem: Problem, metric: Metric, prior: np.ndarray | None
 ) -> Evaluation:
-    predictions = problem.activate(torch.from_numpy(outputs)).numpy()
     if not len(targets):
         return Evaluation(math.nan, {}, predictions, np.zeros(0), Postprocessing())
     return evaluate(predictions, targets, problem, metric, prior)

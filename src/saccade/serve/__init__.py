@@ -1,1 +1,55 @@
-"""An HTTP server of a predictor, or of an exported ONNX file."""
+"""An HTTP server of a predictor, or of an exported ONNX file.
+
+It imports torch only for a predictor.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saccade.errors import DataError
+from saccade.serve.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from saccade.predictor import ImagePredictor
+
+__all__ = ["ServerSettings", "serve"]
+
+
+def serve(model: ImagePredictor | str | Path, **settings: Any) -> None:
+    """Serve a predictor over HTTP until the process receives SIGTERM or SIGINT (Ctrl-C).
+
+    Raises a DataError if the libraries of the extra ``serve`` are missing, or the address is not available, a
+    HyperparameterError for an invalid setting, and a SavedPredictorError if there is no model.
+
+    Parameters
+    ----------
+    model : ImagePredictor, str or Path
+        A fitted predictor, or the path of a run folder, of a predictor's folder or of an exported ONNX file.
+    **settings
+        Fields of `ServerSettings`, such as ``port=8080``.
+
+    Examples
+    --------
+    >>> serve("run", port=8080)                                         # doctest: +SKIP
+    """
+    given = ServerSettings(**settings)
+    given.api_key()  # raises an error before the model is loaded
+    for package in ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client"):
+        try:
+            importlib.import_module(package)
+        except ImportError:
+            raise DataError(f'The server needs {package}. Install it: pip install "saccade[serve]"') from None
+    from saccade.serve.models import ServedPredictor, open_model  # these import the libraries
+    from saccade.serve.server import run_server
+
+    served = open_model(Path(model).expanduser()) if isinstance(model, str | Path) else ServedPredictor(model)
+
+    def announce(url: str, _: object) -> None:
+        sys.stdout.write(f"Serving {served.info.name} at {url} (Ctrl-C stops it)\n")
+        sys.stdout.flush()
+
+    run_server(served, given, announce)

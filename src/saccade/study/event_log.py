@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from typing_extensions import Self
 
-VERSION = 2  # Version of the format, in the first line of each log. Lines of version 1 have no ``session_s``.
+VERSION = 2  # of the format, in the first line of each log
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
@@ -87,17 +87,12 @@ class EventLog:
                 yield line.event
 
     def seconds_used(self) -> float:
-        """Return how long the run has taken: the sum over its sessions, each from `RunStarted` to its last event.
-
-        Between lines of version 1, which have only the time of day, a clock that is set back counts as no time.
-        """
-        used_s = 0.0
-        previous: dict[str, Any] | None = None
+        """Return how long the run has taken: the sum over its sessions, each from `RunStarted` to its last event."""
+        used_s, before_s = 0.0, math.inf
         for record in (line.record for line in self._lines() if line.event is not None):
-            if previous is not None and record["kind"] != RunStarted.kind:
-                clock = "session_s" if "session_s" in record and "session_s" in previous else "time"
-                used_s += max(0.0, record[clock] - previous[clock])
-            previous = record
+            if record["kind"] != RunStarted.kind:
+                used_s += max(0.0, record["session_s"] - before_s)
+            before_s = record["session_s"]
         return used_s
 
     def close(self) -> None:
@@ -193,13 +188,14 @@ class EventLog:
                 yield _Line(end, record, event)
 
     def _check_header(self, record: dict[str, Any]) -> None:
-        if record.get("kind") != _HEADER:
-            raise JournalError(
-                f"{self.path} was written by a version of Saccade before the first release, which kept the study in "
-                "journal.log. Such a run cannot be resumed; start a new one."
-            )
-        if type(version := record["version"]) is not int:
+        version = record["version"] if record.get("kind") == _HEADER else 0
+        if type(version) is not int:
             raise TypeError("the version is not a number")
+        if version < VERSION:
+            raise JournalError(
+                f"{self.path} was written by a version of Saccade before the first release. Such a run cannot be "
+                "resumed; start a new one."
+            )
         if version > VERSION:
             raise JournalError(
                 f"{self.path} was written by a newer version of Saccade (log version {version}; this one reads up to "
@@ -242,7 +238,7 @@ def _event(record: dict[str, Any]) -> Event:
     """Return the event of a line, with objects without a JSON form as text; the types of its fields are checked."""
     if record["kind"] not in _KINDS:
         raise UnknownNameError.of("kind of event", record["kind"], _KINDS)
-    if "time" not in record:
+    if not record.keys() >= set(_CLOCKS):
         raise ValueError("the line has no time")
     cls = _KINDS[record["kind"]]
     fields = {name: value for name, value in record.items() if name not in ("kind", *_CLOCKS, "params")}

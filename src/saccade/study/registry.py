@@ -57,7 +57,7 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
     def _entry_points(self) -> Iterable[EntryPoint]:
         from importlib.metadata import entry_points  # lazily: the import takes longer than all of this module
 
-        return entry_points(group=f"saccade.{self.kind}s")
+        return entry_points(group=f"saccade.{self.kind.replace(' ', '_')}s")
 
     def make(
         self, given: str | T, options: Mapping[str, Any] | None = None, arguments: Mapping[str, Any] | None = None

@@ -19,27 +19,32 @@ from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import ImageReadError
 
+DecodedForms = dict[tuple[int, int], "npt.NDArray[np.uint8]"]
+"""What `read_as_stored` returns for one image, by shorter side and number of channels."""
+
 
 class OnDemandImages:
     """Sequence of images that decodes image `i` at ``images[i]``, as `read_as_stored` does.
 
-    An unreadable image is black, and its error is added to `errors`. With several `num_uses`, an image is decoded at
+    Images that are `DecodedForms` already are returned as they are. An unreadable image is black, and its error is
+    added to `errors`. With several `num_uses`, an image is decoded at
     the first access, in the thread of that access, and kept until the last one. So few images are kept if several
-    threads read them in about the same order.
+    threads read them in about the same order. `decoded_side` is that of `read_as_stored`.
     """
 
     decodes = True
 
     def __init__(
         self,
-        images: Sequence[ImageLike],
+        images: Sequence[ImageLike | DecodedForms],
         shorter_side: int,
         channels: int = 3,
         num_uses: int = 1,
         pixel_range: PixelRange | None = None,
+        decoded_side: int | None = None,
     ) -> None:
         self.images, self.shorter_side, self.channels, self.num_uses = images, shorter_side, channels, num_uses
-        self.pixel_range = pixel_range
+        self.pixel_range, self.decoded_side = pixel_range, decoded_side
         self.errors: dict[int, str] = {}
         self._lock = threading.Lock()
         self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # pixels and the number of accesses left
@@ -63,8 +68,12 @@ class OnDemandImages:
         return decoded.result()
 
     def _decode(self, index: int) -> np.ndarray:
+        image = self.images[index]
+        if isinstance(image, dict) and (self.shorter_side, self.channels) in image:
+            return image[self.shorter_side, self.channels]
         try:
-            return read_as_stored(self.images[index], self.shorter_side, self.channels, self.pixel_range)
+            form = self.shorter_side, self.channels, self.pixel_range, self.decoded_side
+            return read_as_stored(image, *form)
         except ImageReadError as error:
             self.errors[index] = str(error)
             return np.zeros((8, 8, self.channels), np.uint8)

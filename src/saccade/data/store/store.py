@@ -38,7 +38,6 @@ SUMMARY_FILE = "store.json"
 
 _BROKEN_ZIP = (zipfile.BadZipFile, RuntimeError)  # the latter if flags say that it is encrypted, or of another version
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_ABANDONED_AFTER_S = 600  # a build writes several times a second; without a write for this long it was killed
 _IMAGES_AT_ONCE = 64  # verified by a thread at a time
 _FIRST_ESTIMATE = 64  # images after which the size of the store is first estimated
 
@@ -137,7 +136,6 @@ class ImageStore:
         if folder.exists():
             raise DataError(f"{folder} exists already: open it with ImageStore.open, or remove it first.")
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
         partial = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}.partial")
         writer = _StoreWriter(partial, images, shorter_side, channels, pixel_range)
         try:
@@ -389,13 +387,3 @@ def _checked_order(order: Iterable[int] | None, num_images: int) -> Sequence[int
             f"{num_valid} of them valid and different."
         )
     return positions
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the incomplete folders of killed builds of this store."""
-    for partial in folder.parent.glob(f".{folder.name}-*.partial"):
-        with contextlib.suppress(FileNotFoundError):  # that build may have finished just now
-            pixels = partial / PIXELS_FILE
-            last_write_s = (pixels if pixels.exists() else partial).stat().st_mtime
-            if time.time() - last_write_s > _ABANDONED_AFTER_S:
-                shutil.rmtree(partial, ignore_errors=True)

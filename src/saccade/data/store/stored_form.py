@@ -9,35 +9,42 @@ from PIL import Image
 from saccade.data.decoding import DecodedImage, ImageSource, decode_image, reasons_for_errors
 from saccade.data.pixel_range import PixelRange
 
-_MAX_ASPECT_RATIO = 3  # the central square of a longer image would cover less than a third of it
-_REDUCING_GAP = 3.0  # from this factor on, two-step resizing looks like one step (Pillow's documentation)
+MAX_ASPECT_RATIO = 3  # the central square of a longer image would cover less than a third of it
+_MAX_SIDE = 2**15  # pixels of a side that is resized in one step
 
 
 def stored_size(width: int, height: int, shorter_side: int | None) -> tuple[int, int]:
     """Return the width and height of a stored image in pixels.
 
-    The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged. An elongated image is
+    The shorter side becomes `shorter_side` and the aspect ratio stays; nothing is enlarged. But an elongated image is
     squeezed into a square, so that a network's central crop contains all of it. None keeps the size.
     """
     if shorter_side is None:
         return width, height
     if is_elongated(width, height):
-        side = min(max(width, height), shorter_side)
-        return side, side
+        return shorter_side, shorter_side
     scale = min(1.0, shorter_side / min(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def is_elongated(width: int, height: int) -> bool:
     """Return whether an image is so wide, or so high, that it is squeezed into a square: by more than 1:3."""
-    return max(width, height) > _MAX_ASPECT_RATIO * min(width, height)
+    return max(width, height) > MAX_ASPECT_RATIO * min(width, height)
 
 
 def read_as_stored(
-    image: ImageSource, shorter_side: int | None, channels: int = 3, pixel_range: PixelRange | None = None
+    image: ImageSource,
+    shorter_side: int | None,
+    channels: int = 3,
+    pixel_range: PixelRange | None = None,
+    decoded_side: int | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels (height, width, channels) of an image as the store has them; predictions use it as well."""
-    decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels, pixel_range=pixel_range)
+    """Return the pixels (height, width, channels) of an image as the store has them; predictions use it as well.
+
+    `decoded_side` is a larger side for which the image is decoded, as `min_shorter_side` of `decode_image`.
+    """
+    side = decoded_side or shorter_side
+    decoded = decode_image(image, min_shorter_side=side, channels=channels, pixel_range=pixel_range)
     return shrunk(decoded, shorter_side)
 
 
@@ -54,13 +61,14 @@ def shrunk(
     """Return the pixels of an image at its `stored_size`; `pixels` are its `pixels_of`, if already computed.
 
     Images are shrunk with an antialiased bicubic filter. Pillow and torch compute the same, up to one level in about
-    one of 200 pixels; torch takes a seventh of the time.
+    one of 200 pixels; torch takes a seventh of the time. The size follows from that of the decoded image, not from its
+    `full_size`, so that whoever has the same pixels computes the same: an exported file.
     """
-    width, height = stored_size(*decoded.full_size, shorter_side)
     image = decoded.image
-    # Also for one long side: resizing a line of 10^8 pixels to a square in one step would take tens of gigabytes.
-    if max(image.width / width, image.height / height) >= 2 * _REDUCING_GAP:
-        return pixels_of(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=_REDUCING_GAP))
+    width, height = stored_size(*image.size, shorter_side)
+    # Resizing a line of 10^8 pixels to a square in one step would take tens of gigabytes.
+    if max(image.size) > _MAX_SIDE and (width, height) != image.size:
+        return pixels_of(image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0))
     pixels = pixels_of(image) if pixels is None else pixels
     if pixels.shape[:2] == (height, width):
         return pixels

@@ -28,8 +28,8 @@ class FinalProbe:
     layer: str  # name of the classifier layer in the network
     weight: np.ndarray  # of that layer for the predictor, (num_outputs, num_features)
     bias: np.ndarray
+    network: str  # its name
     has_seen_val: bool = False  # whether this layer is fitted to the validation images as well
-    network: str = ""  # name of the network; "" in files of earlier versions
 
     def save(self, path: Path) -> None:
         """Write a file."""
@@ -55,7 +55,7 @@ class FinalProbe:
         shapes = (self.outputs.shape, self.unseen.shape, self.weight.shape[:1], self.bias.shape)
         images = len(task.train.targets) + self.has_seen_val * len(task.val.targets)
         return (
-            self.network in ("", blueprint.name)
+            self.network == blueprint.name
             and shapes == ((len(task.val.targets), num_outputs), (num_rows, num_outputs), *2 * [(num_outputs,)])
             and self.rows.dtype.kind == "i"
             and bool(np.isin(self.rows, np.arange(images)).all())
@@ -110,4 +110,4 @@ def final_probe(
         weight, bias = fitted.weight, fitted.bias
     name = classifier.blueprint.name
     num = max(1, MAX_NUMBERS // probe.held_out.shape[1])
-    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, has_seen_val, name)
+    return FinalProbe(probe.rows[:num], probe.held_out[:num], outputs, layer, weight, bias, name, has_seen_val)

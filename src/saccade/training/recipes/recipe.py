@@ -148,7 +148,7 @@ class Recipe(BaseModel):
 
     amp: bool | None = Field(None, description="16-bit arithmetic; None measures what is fastest")
     channels_last: bool | None = Field(None, description="memory format; None measures what is fastest")
-    compile: bool | None = Field(None, description="torch.compile; None measures it in long trials on a GPU")
+    compile: bool = Field(False, description="torch.compile, which takes about a minute, for long trials on a GPU")
     seed: int = Field(0, ge=0, description="random seed of a trial")
 
     early_stop_patience: int | None = Field(

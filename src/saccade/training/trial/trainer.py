@@ -301,7 +301,7 @@ class Trainer:
         if path is None:
             raise FileNotFoundError(f"checkpoint {name} of trial {self.trial} is missing")
         state = load_state(path, device)
-        if state.get("trial", self.trial) != self.trial:  # earlier versions have no number
+        if state["trial"] != self.trial:
             raise ValueError(f"{path} is a checkpoint of trial {state['trial']}")
         numerics = state["numerics"]
         if numerics is not None and numerics["processor"] == processor(device):  # those of another may not exist here
@@ -379,8 +379,7 @@ def choose_for_trial(
     The network is in the mode in which it is trained, and in evaluation mode afterwards.
     """
     device, network = classifier.numerics.device, classifier.network
-    fixed = recipe.amp, recipe.channels_last, recipe.compile
-    among = candidates(device, "training", *fixed, num_steps=num_steps)
+    among = candidates(device, "training", recipe.amp, recipe.channels_last, recipe.compile)
     workload, most = (
         classifier.workload("training", recipe.batch_size),
         num_steps_for_measuring(num_steps, TRAINING_PART),
@@ -390,7 +389,7 @@ def choose_for_trial(
         return training, training
     # With another memory format, weights and optimizer state would be converted before and after each validation.
     num_forward = num_steps * recipe.batch_size / (FORWARD_PART * val_batch_size)
-    among = candidates(device, "inference", recipe.amp, training.channels_last, compiled=False)
+    among = candidates(device, "inference", recipe.amp, training.channels_last)
     workload, most = (
         classifier.workload("inference", val_batch_size),
         num_steps_for_measuring(num_forward, INFERENCE_PART),
@@ -406,7 +405,7 @@ def choose_for_probe(
     Without time to measure, these are 16 bits where the processor supports them: they were 1.7 times as fast or more.
     """
     device = classifier.numerics.device
-    among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last, compiled=False)
+    among = candidates(device, "inference", recipe.amp, classifier.numerics.channels_last)
     if is_half_native(device):
         among.sort(key=lambda numerics: numerics.dtype is torch.float32)
     num_steps = num_steps_for_measuring(num_images / batch_size, PREDICTION_PART)

@@ -1,0 +1,45 @@
+"""``saccade serve``."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from saccade.serve.settings import ServerSettings
+
+Model = Annotated[
+    Path,
+    typer.Argument(metavar="RUN|FILE.onnx", help="A run folder, the folder of a saved predictor, or an exported file."),
+]
+
+
+def serve(model: Model, **settings: Any) -> None:
+    """Serve predictions over HTTP, with a page for people at /, and a description of the endpoints at /docs.
+
+    Ctrl-C or SIGTERM stops the server; accepted requests are finished.
+    """
+    from saccade.serve import serve
+
+    serve(model, **{**settings, "cors": tuple(settings["cors"])})
+
+
+def _options() -> list[inspect.Parameter]:
+    """Return an option for each field of `ServerSettings`, as Typer reads them from a signature."""
+    options = []
+    for name, hint in get_type_hints(ServerSettings, include_extras=True).items():
+        kind: Any = hint.__origin__
+        metavar, text = hint.__metadata__
+        default = getattr(ServerSettings, name)
+        if isinstance(default, tuple):  # Typer has lists for options that can be repeated
+            kind, default = list[str], list(default)
+        annotation = Annotated[kind, typer.Option(metavar=metavar, help=text)]
+        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation))
+    return options
+
+
+_PARAMETERS = [inspect.signature(serve, eval_str=True).parameters["model"], *_options()]
+serve.__signature__ = inspect.Signature(_PARAMETERS)  # type: ignore[attr-defined]  # Typer reads it
+serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _PARAMETERS}

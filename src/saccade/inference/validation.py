@@ -1,0 +1,108 @@
+"""Predictions for the validation images that are stored with a predictor, so that its model card has exact numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from saccade.data.splitting import stratified_order
+from saccade.errors import SavedPredictorError
+from saccade.tasks.problem import Problem
+
+VALIDATION = "validation.safetensors"
+"""The file in a predictor's folder."""
+
+MAX_NUMBERS = 2**22  # predictions that are stored, 16 MB in float32; of more images a stratified sample
+
+MAX_BYTES = 2**28  # of a file that is read
+
+_TENSORS = ("targets", "predictions", "adjusted", "train_counts")
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationRecord:
+    """How a predictor did on validation images, and how many images it was fitted to."""
+
+    targets: np.ndarray  # (num_stored,), or (num_stored, num_labels) for multilabel problems
+    # (num_stored, num_outputs): calibrated, by the calibration that was fitted to these images.
+    predictions: np.ndarray
+    adjusted: np.ndarray  # (num_stored, num_outputs): after thresholds, which are cross-fitted, as the score is
+    train_counts: np.ndarray  # int64 (num_classes,): training images with each label; empty for regression
+    num_train: int
+    num_val: int  # may be more than are stored
+
+    @classmethod
+    def of(
+        cls,
+        problem: Problem,
+        targets: np.ndarray,
+        predictions: np.ndarray,
+        adjusted: np.ndarray,
+        train_targets: np.ndarray,
+    ) -> ValidationRecord:
+        """Return the record of all validation images that have predictions, or of a sample."""
+        num_val = len(targets)
+        if adjusted.shape != predictions.shape:  # the score is of other predictions, which are not known
+            predictions = adjusted = predictions[:0]
+        targets = targets[: len(predictions)]
+        if predictions.size > MAX_NUMBERS:
+            order = stratified_order(problem.strata(targets), np.random.default_rng(0))
+            rows = np.sort(order[: MAX_NUMBERS // problem.num_outputs])
+            targets, predictions, adjusted = targets[rows], predictions[rows], adjusted[rows]
+        counts = np.zeros(0, np.int64)
+        if problem.has_one_class:
+            counts = np.bincount(train_targets, minlength=len(problem.classes))
+        elif problem.has_classes:
+            counts = (train_targets > 0).sum(0)
+        return cls(targets, predictions, adjusted, counts.astype(np.int64), len(train_targets), num_val)
+
+    def save(self, folder: Path, key: str) -> None:
+        """Write the file, for the predictor whose `key` this is."""
+        part = folder / f"{VALIDATION}.part"
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        save_file(tensors, part, {"key": key, "num_train": str(self.num_train), "num_val": str(self.num_val)})
+        part.replace(folder / VALIDATION)
+
+    @classmethod
+    def load(cls, folder: Path, key: str, problem: Problem) -> ValidationRecord | None:
+        """Read the file; None if it does not exist, or is of another predictor. Raises a SavedPredictorError."""
+        path = folder / VALIDATION
+        if not path.is_file():
+            return None
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise ValueError(f"it has more than {MAX_BYTES:,} bytes")
+            with safe_open(path, "numpy") as file:
+                metadata = file.metadata() or {}
+                if metadata.get("key") != key:
+                    return None
+                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+            record = cls(**tensors, num_train=int(metadata["num_train"]), num_val=int(metadata["num_val"]))
+            record._check(problem)
+        except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+            raise SavedPredictorError(f"{path} is damaged ({error}). Restore a copy, remove it, or fit again") from None
+        return record
+
+    def _check(self, problem: Problem) -> None:
+        """Raise a ValueError if arrays do not fit each other, or the problem."""
+        of_targets = (problem.num_outputs,) if problem.has_classes and not problem.has_one_class else ()
+        expected = {
+            "targets": (len(self.targets), *of_targets),
+            "predictions": (len(self.targets), problem.num_outputs),
+            "adjusted": (len(self.targets), problem.num_outputs),
+            "train_counts": (len(problem.classes),),
+        }
+        for name, shape in expected.items():
+            array = getattr(self, name)
+            if array.shape != shape or array.dtype.kind not in "fi" or not np.isfinite(array).all():
+                raise ValueError(f"{name} of shape {array.shape} and {array.dtype}, or values that are not finite")
+        if problem.has_one_class and not np.isin(self.targets, np.arange(problem.num_outputs)).all():
+            raise ValueError(f"targets outside of the {problem.num_outputs} classes")
+        if self.train_counts.dtype != np.int64 or min(self.num_train, self.num_val, *self.train_counts, 0) < 0:
+            raise ValueError("numbers of images that are negative or of another type")
+        if problem.has_classes and ((self.predictions < 0).any() or (self.predictions > 1).any()):
+            raise ValueError("predictions that are not probabilities")
