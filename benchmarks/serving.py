@@ -5,7 +5,7 @@
 
 All alternatives predict the same files with the same predictor, in processes of their own. They are measured in turns;
 those that are not measured are stopped meanwhile. So is the process of the clients one of its own, which keeps its
-connections. The bare pipeline predicts batches of as many files as there are clients, and at most 32. Ratios are means
+connections. The bare pipeline predicts batches of as many files as there are clients. Ratios are means
 over rounds, with their standard error.
 """
 
@@ -25,17 +25,18 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import ROOT, table, write_json
 from benchmarks.photos import make_photos
 
-MAX_BATCH = 32
+MAX_BATCH = 64
 BUDGET_MS = 10.0  # for which an image waits for others, in both servers
 NUM_FILES = 128  # different files that are sent
 BOUNDARY = "saccade-benchmark"
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 # The processes
@@ -45,29 +46,9 @@ def serve_by_litserve(run: str, port: int) -> None:
     """Run LitServe with the same pipeline and batches."""
     import litserve
 
-    from saccade import ImagePredictor
-    from saccade.serve.models import ServedPredictor
+    from benchmarks.litserve_api import PredictorApi  # a module of its own, since LitServe pickles the object
 
-    class Api(litserve.LitAPI):  # type: ignore[misc]
-        def setup(self, device: str) -> None:
-            self.served = ServedPredictor(ImagePredictor.load(run, verbosity=0, device=device))
-
-        def decode_request(self, request: Any) -> bytes:
-            return request["files"].file.read()  # type: ignore[no-any-return]
-
-        def batch(self, inputs: list[bytes]) -> list[bytes]:
-            return inputs
-
-        def predict(self, inputs: list[bytes]) -> list[Any]:
-            return self.served.predict(inputs)
-
-        def unbatch(self, output: list[Any]) -> list[Any]:
-            return output
-
-        def encode_response(self, output: Any) -> Any:
-            return {"predictions": [output]}
-
-    api = Api(max_batch_size=MAX_BATCH, batch_timeout=BUDGET_MS / 1e3, api_path="/predict")
+    api = PredictorApi(run, max_batch_size=MAX_BATCH, batch_timeout=BUDGET_MS / 1e3, api_path="/predict")
     server = litserve.LitServer(api, accelerator="cpu", workers_per_device=1, timeout=False)
     server.run(host="127.0.0.1", port=port, generate_client_file=False, log_level="error")
 
@@ -108,8 +89,15 @@ async def _clients(port: int, num_clients: int, seconds: float, requests: list[b
     statuses: Counter[str] = Counter()
     end_s = time.perf_counter() + seconds
 
+    async def close(streams: Streams | None) -> None:
+        if streams is not None:
+            streams[1].transport.abort()
+            with suppress(OSError):
+                await streams[1].wait_closed()
+
     async def client(number: int) -> None:
-        turn, streams = number * 7, None
+        turn = number * 7
+        streams: Streams | None = None
         while time.perf_counter() < end_s:
             turn += 1
             try:
@@ -126,13 +114,11 @@ async def _clients(port: int, num_clients: int, seconds: float, requests: list[b
                 elif head[9:12] == b"503":
                     await asyncio.sleep(0.1)
                 if b"connection: close" in head.lower():
-                    writer.close()
-                    streams = None
+                    streams = await close(streams)
             except (OSError, asyncio.IncompleteReadError):
                 statuses["closed"] += 1
-                streams = None
-        if streams is not None:
-            streams[1].close()
+                streams = await close(streams)
+        await close(streams)
 
     start_s = time.perf_counter()
     await asyncio.gather(*[client(number) for number in range(num_clients)])
@@ -317,9 +303,10 @@ def _fit(given: argparse.Namespace, data: Path, folder: Path) -> str:
 def _wait_for(clients: _Process, server: _Process) -> None:
     """Wait until a server answers, and let it compute batches of all sizes once."""
     deadline_s = time.monotonic() + 120
-    while not clients.ask(server.port, 1, 0.2, False)["statuses"].get("200"):
+    while not (statuses := clients.ask(server.port, 1, 0.2, False)["statuses"]).get("200"):
         if time.monotonic() > deadline_s:
-            raise SystemExit("a server does not answer")
+            raise SystemExit(f"the server at port {server.port} gave no answer of status 200: {statuses}")
+        time.sleep(0.5)
     clients.ask(server.port, 64, 2.0, False)
 
 

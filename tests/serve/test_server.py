@@ -20,10 +20,11 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from contracts.servers import photo, png
+from contracts.servers import photo, png, serving
 from saccade import ImagePredictor
 from saccade.errors import DataError
 from saccade.serve import ServerSettings, serve
+from saccade.serve.models import ServedPredictor
 
 TIMEOUT_S = 2
 GOOD = png(photo(1))
@@ -126,6 +127,7 @@ BROKEN = [
     HEAD + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n",
     HEAD + b"bad header\r\n\r\n",
     HEAD + b"X: a\0b\r\n\r\n",
+    b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
 ]
 
 
@@ -181,7 +183,7 @@ def test_a_client_that_does_not_read_is_disconnected(server: Process) -> None:
     with server.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
-        client.settimeout(60)
+        client.settimeout(20)
 
         def send_forever() -> None:
             while True:
@@ -210,6 +212,12 @@ def test_half_closed_connections_get_their_answer(server: Process) -> None:
 def test_pipelined_requests_are_answered_in_order(server: Process) -> None:
     answer = server.ask(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" + request(GOOD, close=False) + request(b"bad"))
     assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200", b"200", b"422"]
+
+
+def test_what_follows_a_whole_request_does_not_disturb_its_answer(server: Process) -> None:
+    for rest in (b"more bytes than the length states\r\n\r\n", HEAD + b"X: " + b"a" * 200_000 + b"\r\n\r\n"):
+        answer = server.ask(request(GOOD, close=False) + rest)
+        assert re.findall(rb"HTTP/1\.1 (\d+)", answer) == [b"200"]
 
 
 def test_an_oversized_body_is_refused_before_it_is_sent(server: Process) -> None:
@@ -320,3 +328,18 @@ def test_a_port_in_use_is_a_clear_error(model: object) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(DataError, match=rf"Cannot listen on 127.0.0.1, port {port}: .*--port"):
             run_server(model, ServerSettings(port=port))  # type: ignore[arg-type]
+
+
+def test_all_addresses_without_a_key_are_a_warning(
+    model: ServedPredictor, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(model):
+        pass
+    assert not capfd.readouterr().err
+    with serving(model, host="0.0.0.0"):
+        pass
+    assert "can be reached from other machines, and no key is required" in capfd.readouterr().err
+    monkeypatch.setenv("SACCADE_API_KEY", "secret")
+    with serving(model, host="0.0.0.0"):
+        pass
+    assert not capfd.readouterr().err

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from saccade.export.base import ExportFormat
 from saccade.export.onnx_format import OnnxFormat
+from saccade.export.timm_format import TimmFormat
 from saccade.study.registry import Registry
 
 __all__ = ["EXPORT_FORMATS", "ExportFormat"]
@@ -15,5 +16,5 @@ __all__ = ["EXPORT_FORMATS", "ExportFormat"]
 EXPORT_FORMATS: Registry[ExportFormat] = Registry(
     "export format",
     ExportFormat,  # type: ignore[type-abstract]
-    {"onnx": OnnxFormat},
+    {"onnx": OnnxFormat, "timm": TimmFormat},
 )

@@ -15,6 +15,7 @@ from saccade.errors import HyperparameterError
 if TYPE_CHECKING:
     from saccade.export.metadata import ExportMetadata
     from saccade.export.module import ExportModule
+    from saccade.inference.pipeline import InferencePipeline
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 """From uint8 images of one size, (N, H, W, C), to the outputs by name: see `saccade.export.module.ExportModule`."""
@@ -50,6 +51,12 @@ class ExportFormat(ABC):
     @abstractmethod
     def load(self, file: Path) -> Run:
         """Return a function that predicts with a file."""
+
+    def check(self, program: Any, file: Path, module: ExportModule, pipeline: InferencePipeline) -> float:  # noqa: ARG002
+        """Return the largest difference of a file from the predictor; raise a SaccadeError if it is too large."""
+        from saccade.export.parity import check_parity, parity_images
+
+        return check_parity(self.load(file), module, pipeline, parity_images(pipeline.saved), self)
 
     def check_packages(self) -> None:
         """Raise a HyperparameterError if a package is missing."""

@@ -15,7 +15,8 @@ from saccade.export import EXPORT_FORMATS
 from saccade.export.base import ExportFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
-from saccade.export.parity import check_parity, parity_images
+from saccade.export.onnx_format import OnnxFormat
+from saccade.export.web import WEB_FOLDERS, copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
@@ -23,7 +24,7 @@ from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.models.catalogue import license_of
 
-COMPANIONS = ("predict.py", "README.md")
+COMPANIONS = ("predict.py", "README.md", "index.html")
 """Files that are written beside an ONNX file."""
 
 MARK = "Written by saccade export"
@@ -52,13 +53,22 @@ def export(
         made = folder / file.name
         program = chosen.convert(module)
         chosen.save(program, metadata, made)
-        difference = check_parity(chosen.load(made), module, reference, parity_images(reference.saved), chosen)
+        difference = chosen.check(program, made, module, reference)
         metadata = metadata.model_copy(update={"max_difference": difference})
         chosen.save(program, metadata, made)
-        if chosen.name == "onnx":
+        if isinstance(chosen, OnnxFormat):
             write_companions(folder, file, metadata)
-        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the file itself last
-            part.replace(file.parent / part.name)
+            copy_scripts(folder, chosen.web)
+        parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
+        ours = (*COMPANIONS, *WEB_FOLDERS)
+        there = [part.name for part in parts if part.name not in ours and (file.parent / part.name).exists()]
+        if there and not overwrite:
+            raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
+        for part in parts:
+            for each in part.iterdir() if part.name in WEB_FOLDERS else [part]:
+                place = file.parent / each.relative_to(folder)
+                place.parent.mkdir(exist_ok=True)
+                each.replace(place)
     return file
 
 
@@ -97,7 +107,8 @@ def make_module(pipeline: InferencePipeline, coverage: float | None) -> ExportMo
             "image. Export the predictor of one network: fit with ensemble=False"
         )
     bank = pipeline.stored_features()
-    return ExportModule(pipeline, coverage, has_novelty=bank is not None and len(bank.train) > 0).eval()
+    has_novelty = bank is not None and len(bank.train) > 0
+    return ExportModule(pipeline.module(coverage, has_novelty=has_novelty), saved).eval()
 
 
 def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
@@ -136,6 +147,7 @@ def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:
             channels=module.channels,
             shorter_side=max(Preprocess(spec).shorter_side for spec in specs),
             steps=steps,
+            pixel_range=saved.pixel_range,
         ),
         metrics={name: float(value) for name, value in numbers.items() if isinstance(value, int | float)},
         outputs=module.output_names,
@@ -167,6 +179,7 @@ def write_companions(folder: Path, file: Path, metadata: ExportMetadata) -> None
     texts = {
         "predict.py": (Path(__file__).parent / "beside" / "predict.py.txt").read_text(encoding="utf-8"),
         "README.md": readme(file.name, metadata),
+        "index.html": page_html(file.name, MARK),
     }
     for name, text in texts.items():
         there = file.parent / name

@@ -29,6 +29,8 @@ class ExportedPreprocessing(BaseModel):
     # `predict` does. Decoding at full size changes probabilities slightly.
     shorter_side: int
     steps: list[str]  # for people
+    # Black and white of samples of more than 8 bits, as of the training images; None is the range of each image.
+    pixel_range: tuple[float, float] | None = None
 
 
 class ExportMetadata(BaseModel):

@@ -25,7 +25,7 @@ COVERAGE = 0.9  # of the sets, if there are validation images enough
 NUM_NEIGHBOURS = 4
 # Images that an exported file gets in their own size, so that it computes what `predict` does. Larger ones would take
 # much memory while they wait: Pillow shrinks them, which differs by one of 255 levels in few pixels.
-MAX_EXPORTED_PIXELS = 2_000_000
+MAX_EXPORTED_PIXELS = 1_000_000
 MAP_SIDE, THUMBNAIL_SIDE = 512, 160  # longer sides in pixels
 
 
@@ -257,8 +257,9 @@ class ServedOnnx(ServedModel):
     def decode(self, data: bytes) -> Any:
         preprocessing = self._model.metadata.preprocessing
         side = preprocessing.shorter_side
-        decoded = decode_image(data, min_shorter_side=side, channels=preprocessing.channels)
-        image = decoded.image
+        image = decode_image(
+            data, min_shorter_side=side, channels=preprocessing.channels, pixel_range=preprocessing.pixel_range
+        ).image
         if image.width * image.height > MAX_EXPORTED_PIXELS:
             size = stored_size(*image.size, side)
             image = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
@@ -267,7 +268,7 @@ class ServedOnnx(ServedModel):
     @override
     def predict(self, images: list[Any]) -> list[dict[str, Any]]:
         found = self._model.predict(images)
-        answers = []
+        threshold, answers = self._novelty_threshold, []
         for row in range(len(images)):
             probabilities = found["probabilities"][row].astype(np.float64).round(8) if self._names else np.zeros(0)
             given: Any = None
@@ -281,14 +282,14 @@ class ServedOnnx(ServedModel):
                 in_set = [self._names[number] for number in order if found["set_mask"][row, number]]
             elif "interval" in found:
                 in_set = found["interval"][row].tolist()
-            novelty = float(found["novelty"][row]) if self._novelty_threshold is not None else None
+            novelty = float(found["novelty"][row]) if threshold is not None else None
             answers.append(
                 {
                     "label": float(found["prediction"][row]) if given is None else given,
                     "probability": float(probabilities[found["label"][row]]) if "label" in found else None,
                     "probabilities": dict(zip(self._names, probabilities.tolist(), strict=True)) or None,
                     "set": in_set,
-                    "unknown": None if novelty is None else novelty > self._novelty_threshold,
+                    "unknown": None if novelty is None or threshold is None else novelty > threshold,
                     "novelty": None if novelty is None else round(novelty, 6),
                 }
             )

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -89,7 +90,7 @@ class _Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_timer = self.loop.call_later(self.timeout_s, self.transport.abort)
+        self._write_timer = self.loop.call_later(self.timeout_s, self._abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -117,9 +118,19 @@ class _Protocol(HttpToolsProtocol):
             self._refuse(408, "timeout", f"The request was not received within {self.timeout_s:g} s.")
             self._start_timer()  # for a client that does not read this either
         else:
-            self.transport.abort()
+            self._abort()
+
+    def _abort(self) -> None:
+        """Close the connection without waiting for the client; the system discards what it has not received."""
+        if (connected := self.transport.get_extra_info("socket")) is not None:
+            with suppress(OSError):  # it is closed already
+                connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.transport.abort()
 
     def _refuse(self, status: int, code: str, message: str) -> None:
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            self.cycle.keep_alive = False  # what follows a whole request is wrong: the answer to that is the last
+            return
         body = json.dumps({"error": {"code": code, "message": message, "file": None}}).encode()
         retry = b"retry-after: 1\r\n" if status == 503 else b""
         self.transport.write(

@@ -36,7 +36,7 @@ class ServerSettings:
     cors: Annotated[
         tuple[str, ...], "ORIGIN", "Site whose pages may use this server, such as https://example.org; can be repeated."
     ] = ()
-    max_batch: Annotated[int, "NUM", "Maximum number of images that are computed together."] = 32
+    max_batch: Annotated[int, "NUM", "Maximum number of images that are computed together."] = 64
     max_wait_ms: Annotated[float, "MS", "How long an image waits for others to be computed together."] = 10.0
     queue: Annotated[int, "NUM", "Maximum number of images that wait; more are refused with status 503."] = 256
     max_mb: Annotated[float, "MB", "Maximum size of a request."] = 32.0
