@@ -369,7 +369,7 @@ def _reader_versions() -> str:
 
 def decoder_name() -> str:
     """Return what the pixels and the readability of an image depend on besides its file, for keys of caches."""
-    return f"{_reader_versions()} {os.environ.get(MEMORY_VARIABLE, '')}"
+    return f"2 {_reader_versions()} {os.environ.get(MEMORY_VARIABLE, '')}"
 
 
 def local_path_of(path: str | os.PathLike[str]) -> Path:

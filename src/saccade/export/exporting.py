@@ -100,7 +100,8 @@ def make_module(pipeline: InferencePipeline, coverage: float | None) -> ExportMo
             "image. Export the predictor of one network: fit with ensemble=False"
         )
     bank = pipeline.stored_features()
-    return ExportModule(pipeline, coverage, has_novelty=bank is not None and len(bank.train) > 0).eval()
+    has_novelty = bank is not None and len(bank.train) > 0
+    return ExportModule(pipeline.module(coverage, has_novelty=has_novelty), saved).eval()
 
 
 def describe(module: ExportModule, saved: SavedPredictor) -> ExportMetadata:

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from saccade.errors import SaccadeError
-from saccade.inference.pipeline import InferencePipeline
+from saccade.inference.pipeline import PredictionModule
+from saccade.inference.saved import SavedPredictor
 
 
 class ExportModule(nn.Module):
@@ -19,22 +20,24 @@ class ExportModule(nn.Module):
       regression.
     - ``set_mask``: bool (N, num_outputs), the conformal set, with a `coverage`; for regression ``interval``, float64
       (N, 2). Not for multilabel problems.
-    - ``novelty``: float32 (N,), if `has_novelty`.
+    - ``novelty``: float32 (N,), if the `prediction` has features of training images.
+
+    `saved` is the predictor, for formats that write networks instead of the module.
     """
 
-    def __init__(self, pipeline: InferencePipeline, coverage: float | None = None, has_novelty: bool = False) -> None:
+    def __init__(self, prediction: PredictionModule, saved: SavedPredictor | None = None) -> None:
         super().__init__()
-        saved = pipeline.saved
-        self.prediction = pipeline.module(coverage, has_novelty=has_novelty)
-        self.saved, self.problem, self.has_novelty = saved, saved.problem, has_novelty
-        self.channels = saved.blueprint.in_chans
+        self.prediction, self.saved, head = prediction, saved, prediction.head
+        self.problem, coverage = head.problem, head.coverage
+        self.has_novelty = prediction.known is not None
+        self.channels = prediction.channels
         self.half_width = None  # of the interval
         if coverage is not None and not self.problem.has_classes:
-            self.half_width = -saved.postprocessing.conformal.threshold(coverage)
+            self.half_width = -head.postprocessing.conformal.threshold(coverage)
         decision = ["label"] if self.problem.has_one_class else ["given"] if self.problem.has_classes else []
         sets = [] if coverage is None else ["set_mask" if self.problem.has_classes else "interval"]
         first = "probabilities" if self.problem.has_classes else "prediction"
-        self.output_names = [first, *decision, *sets, *["novelty"] * has_novelty]
+        self.output_names = [first, *decision, *sets, *["novelty"] * self.has_novelty]
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return the outputs."""
@@ -66,7 +69,7 @@ def exported_program(module: ExportModule) -> torch.export.ExportedProgram:
             # The first mode runs the Python code of networks, which also takes what TorchDynamo refuses.
             return torch.export.export(module, (module.example(),), dynamic_shapes=[dynamic], strict=False)
     except Exception as error:  # many kinds, from the code of a network
-        names = ", ".join(dict.fromkeys(type(network).__name__ for network in module.prediction.networks))
+        names = ", ".join(dict.fromkeys(type(each).__name__ for each in module.prediction.networks))
         reason = " ".join(str(error).split())[:300]
         raise SaccadeError(
             f"The network ({names}) cannot be exported: {type(error).__name__}: {reason}. torch.export requires a "

@@ -37,6 +37,7 @@ class TimmFormat(ExportFormat):
     def convert(self, module: ExportModule) -> Any:
         """Return the classifier."""
         saved = module.saved
+        assert saved is not None
         names = [member.blueprint.name for member in saved.members]
         listed = ", ".join(
             f"{number} ({name}, weight {member.weight:.2f})"

@@ -97,6 +97,7 @@ class PredictionModule(nn.Module):
     ) -> None:
         super().__init__()
         self.pixel_range = pixel_range or (0.0, 1.0)
+        self.channels = members[0].blueprint.in_chans
         self.preprocess = nn.ModuleList([member.preprocess for member in members])
         self.networks = nn.ModuleList([member.torch_network for member in members])
         self.head = head
@@ -200,7 +201,8 @@ class InferencePipeline:
         """
         blueprints = [member.blueprint for member in self.saved.members]  # no lock, which a network in use would hold
         forms = {(Preprocess(each.input).shorter_side, each.in_chans) for each in blueprints}
-        return {form: read_as_stored(image, *form, self.saved.pixel_range) for form in forms}
+        side = self._decoded_side()
+        return {form: read_as_stored(image, *form, self.saved.pixel_range, side) for form in forms}
 
     def predict(
         self,
@@ -298,7 +300,8 @@ class InferencePipeline:
                 self._backbone = member.backbone_digest("decoded on demand")
         if disk is None or not len(images) or member.blueprint.architecture is None:
             return compute(np.arange(len(images))), errors
-        form = f"{member.preprocess.shorter_side}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
+        sides = f"{member.preprocess.shorter_side}|{self._decoded_side()}"
+        form = f"{sides}|{member.blueprint.in_chans}|{self.saved.pixel_range}"
         return disk.get(self._backbone, [fingerprint([image], form) for image in images], compute), errors
 
     def run(
@@ -335,7 +338,8 @@ class InferencePipeline:
         with ProgressDisplay(verbosity, "") as display:
             for (shorter_side, channels), numbers in groups.items():
                 batches_of = {members[number].blueprint.input: members[number] for number in numbers}
-                decoded = OnDemandImages(images, shorter_side, channels, len(batches_of), self.saved.pixel_range)
+                of_group = shorter_side, channels, len(batches_of), self.saved.pixel_range, self._decoded_side()
+                decoded = OnDemandImages(images, *of_group)
                 passes = [
                     member.batches(decoded, positions, batch_size=batch_size).in_order()
                     for member in batches_of.values()
@@ -370,6 +374,10 @@ class InferencePipeline:
         weights = [member.weight for member in self.saved.members]
         head = PredictionHead(weights, self.saved.problem, self.saved.postprocessing, coverage)
         return PredictionModule(members, head, self.saved.pixel_range, self.bank if has_novelty else None).eval()
+
+    def _decoded_side(self) -> int:
+        """Return the side for which JPEG files are decoded: one for all networks, as in an exported file."""
+        return max(Preprocess(member.blueprint.input).shorter_side for member in self.saved.members)
 
     def warm_up(self) -> None:
         """Load the networks, measure their fastest numerics on this kind of device, and fix them.
@@ -459,13 +467,18 @@ def first_network(saved: SavedPredictor, device: str | None = None) -> Classifie
 def known_numerics(members: Sequence[Member]) -> dict[str, list[dict[str, Any]]]:
     """Return what `InferencePipeline.warm_up` would record, by earlier measurements alone; {} if they do not suffice.
 
-    Trials measure the numerics of validation, which are those of predictions.
+    Trials measure the numerics of validation, which are those of predictions. But on a CPU these are in float32, unless
+    the recipe demands 16 bits: they do not depend on the processor then, and an exported file has the same.
     """
     device = choose_device()
     known = [known_inference(member.blueprint, member.amp, device, BATCH_SIZE) for member in members]
     found = [one for one in known if one is not None]
     if len(found) < len(known):
         return {}
+    if device.type == "cpu":
+        found = [
+            one if member.amp else replace(one, dtype=torch.float32) for one, member in zip(found, members, strict=True)
+        ]
     return {device.type: [_numerics_record(one) for one in found]}
 
 

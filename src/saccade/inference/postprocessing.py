@@ -233,7 +233,12 @@ def mean_of_members(predictions: Sequence[torch.Tensor], weights: Sequence[float
     """Return what `weighted_mean` does, for tensors."""
     if len(predictions) == 1:
         return predictions[0]
-    terms = [weight * rows.double() for rows, weight in zip(predictions, weights, strict=True) if weight]
+    # Weights are tensors, since exporters round Python's numbers to float32.
+    terms = [
+        torch.tensor(weight, dtype=torch.float64, device=rows.device) * rows.double()
+        for rows, weight in zip(predictions, weights, strict=True)
+        if weight
+    ]
     return torch.stack(terms).sum(0).to(predictions[0].dtype)
 
 

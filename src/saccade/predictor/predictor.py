@@ -400,8 +400,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         """Load the networks now, measure their fastest numerics on this machine, fix them, and return this predictor.
 
         `save` writes the numerics (precision, memory format, batch norm folding) with the predictor, for this kind of
-        device. Without it, they are those that trials of the fit have measured for validation, if any; else predictions
-        are computed in float32 on a CPU and in 16 bits on a GPU.
+        device. Without it, predictions are computed in float32 on a CPU and in 16 bits on a GPU, in the memory format
+        that trials of the fit have measured, if any.
 
         Examples
         --------

@@ -380,7 +380,8 @@ class Regression(Problem):
         """Return numbers in the units of the labels, in float64 where the device has it."""
         # float32 would round numbers that vary little around a large mean; MPS has no float64.
         dtype = torch.float32 if outputs.device.type == "mps" else torch.float64
-        return outputs.to(dtype) * self.std + self.mean
+        std, mean = (torch.tensor(number, dtype=dtype, device=outputs.device) for number in (self.std, self.mean))
+        return outputs.to(dtype) * std + mean  # tensors, since exporters round Python's numbers to float32
 
     def mean_outputs(self, *outputs: torch.Tensor) -> torch.Tensor:
         return torch.stack([each.float() for each in outputs]).mean(0)

@@ -29,7 +29,7 @@ class OnDemandImages:
     Images that are `DecodedForms` already are returned as they are. An unreadable image is black, and its error is
     added to `errors`. With several `num_uses`, an image is decoded at
     the first access, in the thread of that access, and kept until the last one. So few images are kept if several
-    threads read them in about the same order.
+    threads read them in about the same order. `decoded_side` is that of `read_as_stored`.
     """
 
     decodes = True
@@ -41,9 +41,10 @@ class OnDemandImages:
         channels: int = 3,
         num_uses: int = 1,
         pixel_range: PixelRange | None = None,
+        decoded_side: int | None = None,
     ) -> None:
         self.images, self.shorter_side, self.channels, self.num_uses = images, shorter_side, channels, num_uses
-        self.pixel_range = pixel_range
+        self.pixel_range, self.decoded_side = pixel_range, decoded_side
         self.errors: dict[int, str] = {}
         self._lock = threading.Lock()
         self._kept: dict[int, tuple[Future[np.ndarray], int]] = {}  # pixels and the number of accesses left
@@ -68,10 +69,11 @@ class OnDemandImages:
 
     def _decode(self, index: int) -> np.ndarray:
         image = self.images[index]
-        if isinstance(image, dict):
+        if isinstance(image, dict) and (self.shorter_side, self.channels) in image:
             return image[self.shorter_side, self.channels]
         try:
-            return read_as_stored(image, self.shorter_side, self.channels, self.pixel_range)
+            form = self.shorter_side, self.channels, self.pixel_range, self.decoded_side
+            return read_as_stored(image, *form)
         except ImageReadError as error:
             self.errors[index] = str(error)
             return np.zeros((8, 8, self.channels), np.uint8)

@@ -33,10 +33,18 @@ def is_elongated(width: int, height: int) -> bool:
 
 
 def read_as_stored(
-    image: ImageSource, shorter_side: int | None, channels: int = 3, pixel_range: PixelRange | None = None
+    image: ImageSource,
+    shorter_side: int | None,
+    channels: int = 3,
+    pixel_range: PixelRange | None = None,
+    decoded_side: int | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Return the pixels (height, width, channels) of an image as the store has them; predictions use it as well."""
-    decoded = decode_image(image, min_shorter_side=shorter_side, channels=channels, pixel_range=pixel_range)
+    """Return the pixels (height, width, channels) of an image as the store has them; predictions use it as well.
+
+    `decoded_side` is a larger side for which the image is decoded, as `min_shorter_side` of `decode_image`.
+    """
+    side = decoded_side or shorter_side
+    decoded = decode_image(image, min_shorter_side=side, channels=channels, pixel_range=pixel_range)
     return shrunk(decoded, shorter_side)
 
 
