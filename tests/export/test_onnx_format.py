@@ -22,7 +22,7 @@ from torch import nn
 
 from saccade import ImagePredictor
 from saccade.data.decoding import decode_image
-from saccade.export.exporting import export, write_companions
+from saccade.export.exporting import COMPANIONS, export, write_companions
 from saccade.export.module import ExportModule
 from saccade.export.onnx_format import OPSET, OnnxFormat
 from saccade.export.onnx_model import OnnxModel
@@ -223,11 +223,11 @@ def test_a_users_own_files_beside_the_model_are_kept(exported: Path, tmp_path: P
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "new").mkdir()
     write_companions(tmp_path / "new", tmp_path / "model.onnx", metadata)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["predict.py"]
-    for name in ("predict.py", "README.md"):
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["index.html", "predict.py"]
+    for name in COMPANIONS:
         shutil.copy(exported.with_name(name), tmp_path / name)
     write_companions(tmp_path / "new", tmp_path / "model.onnx", metadata)  # those of an earlier export are replaced
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["README.md", "predict.py"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(COMPANIONS)
 
 
 PROBLEMS: list[tuple[Problem, Postprocessing, float | None]] = [
