@@ -22,7 +22,7 @@ from torch import nn
 
 from saccade import ImagePredictor
 from saccade.data.decoding import decode_image
-from saccade.export.exporting import export, write_companions
+from saccade.export.exporting import COMPANIONS, export, write_companions
 from saccade.export.module import ExportModule
 from saccade.export.onnx_format import OPSET, OnnxFormat
 from saccade.export.onnx_model import OnnxModel
@@ -223,11 +223,11 @@ def test_a_users_own_files_beside_the_model_are_kept(exported: Path, tmp_path: P
     (tmp_path / "README.md").write_text("mine")
     (tmp_path / "new").mkdir()
     write_companions(tmp_path / "new", tmp_path / "model.onnx", metadata)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["predict.py"]
-    for name in ("predict.py", "README.md"):
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["index.html", "predict.py"]
+    for name in COMPANIONS:
         shutil.copy(exported.with_name(name), tmp_path / name)
     write_companions(tmp_path / "new", tmp_path / "model.onnx", metadata)  # those of an earlier export are replaced
-    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["README.md", "predict.py"]
+    assert {path.name for path in (tmp_path / "new").iterdir()} == set(COMPANIONS)
 
 
 PROBLEMS: list[tuple[Problem, Postprocessing, float | None]] = [
@@ -242,7 +242,7 @@ PROBLEMS: list[tuple[Problem, Postprocessing, float | None]] = [
 
 
 class Problems(nn.Module):
-    """The outputs of a predictor with two small networks for each of `PROBLEMS`."""
+    """The outputs of a predictor with one or two small networks for each of `PROBLEMS`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,12 +250,12 @@ class Problems(nn.Module):
         made = []
         for problem, parts, coverage in PROBLEMS:
             members = []
-            for tta in (False, True):
+            for tta in (False, True) if len(problem.classes) < 2 else (True,):
                 layers = nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()
                 network = nn.Sequential(*layers, nn.Linear(8, problem.num_outputs)).eval()
                 blueprint = Blueprint(None, InputSpec(32, 1.0, "bilinear", (0.5,) * 3, (0.2,) * 3), tta=tta, own="own")
                 members.append(Classifier(blueprint, problem, network, Numerics(torch.device("cpu"))))
-            head = PredictionHead([0.4, 0.6], problem, parts, coverage)
+            head = PredictionHead([0.4, 0.6] if len(members) > 1 else [1.0], problem, parts, coverage)
             made.append(ExportModule(PredictionModule(members, head)).eval())
         self.each = nn.ModuleList(made)
         self.output_names = [f"{name}_{number}" for number, one in enumerate(made) for name in one.output_names]

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,6 +19,7 @@ from PIL import Image
 
 from contracts.servers import Served, check_answers, photo, png, serving, variants
 from saccade import ImagePredictor
+from saccade.serve.app import create_app
 from saccade.serve.models import ServedPredictor
 
 
@@ -184,6 +188,12 @@ def icon_with(data: bytes) -> bytes:
     return struct.pack("<HHH", 0, 1, 1) + struct.pack("<BBBBHHII", 32, 32, 0, 0, 1, 32, len(data), 22) + data
 
 
+def scans(num: int) -> bytes:
+    """A progressive JPEG whose last scan is repeated."""
+    content = png(Image.new("L", (2000, 2000)), "JPEG", progressive=True)
+    return content[:-2] + content[content.rindex(b"\xff\xda") : -2] * num + content[-2:]
+
+
 BAD_IMAGES = {
     "empty": (b"", 422, "unreadable_image"),
     "text": (b"<script>alert(1)</script>", 422, "unreadable_image"),
@@ -191,6 +201,7 @@ BAD_IMAGES = {
     "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", 422, "unreadable_image"),
     "pixels": (bomb(20_000, 20_000), 413, "too_many_pixels"),
     "more pixels": (bomb(60_000, 60_000), 413, "too_many_pixels"),
+    "scans": (scans(2000), 413, "too_many_pixels"),
     "icon": (icon_with(bomb(20_000, 20_000)), 413, "too_many_pixels"),
 }
 
@@ -346,3 +357,36 @@ def test_an_error_of_the_server_is_not_shown(model: ServedPredictor, caplog: pyt
         error = error_of(post_files(served, {"a": png(photo(1))}), 500, "internal_error")
     assert "secret" not in json.dumps(error)
     assert "the secret reason" in caplog.text
+
+
+def test_an_answer_that_takes_too_long_is_given_up(model: ServedPredictor) -> None:
+    class Slow(ServedPredictor):
+        def __init__(self) -> None:
+            vars(self).update(vars(model))
+
+        def predict(self, images: list[Any]) -> list[dict[str, Any]]:
+            time.sleep(1.0)
+            return super().predict(images)
+
+    with serving(Slow(), timeout_s=0.5) as served:
+        response = post_files(served, {"a": png(photo(1))})
+        assert "within 0.5 s" in error_of(response, 503, "busy")["message"]
+        assert response.headers["retry-after"] == "1"
+
+
+def test_a_server_that_stops_is_not_ready_and_refuses_images(model: ServedPredictor) -> None:
+    app = create_app(model)
+
+    async def statuses() -> list[tuple[str, int]]:
+        found = []
+        async with app.router.lifespan_context(app):
+            transport = httpx2.ASGITransport(app)
+            async with httpx2.AsyncClient(transport=transport, base_url="http://test") as client:
+                for is_stopping in (False, True):
+                    app.state.is_stopping = is_stopping
+                    for ask in (client.get("/ready"), client.post("/predict", files={"files": png(photo(1))})):
+                        answer = await ask
+                        found.append((answer.json().get("error", {}).get("code", ""), answer.status_code))
+        return found
+
+    assert asyncio.run(statuses()) == [("", 200), ("", 200), ("not_ready", 503), ("stopping", 503)]

@@ -53,15 +53,15 @@ def test_images_that_arrive_while_a_batch_is_computed_form_the_next_one() -> Non
     async def body(batcher: Batcher) -> None:
         first = asyncio.create_task(batcher.submit([b"a"], 30))
         await asyncio.to_thread(is_computing.wait, 30)
-        others = [asyncio.create_task(batcher.submit([b"a"], 30)) for _ in range(6)]
-        while batcher.num_waiting < 7:
+        others = [asyncio.create_task(batcher.submit([b"a"], 30)) for _ in range(7)]
+        while batcher.num_waiting < 8:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.2)  # until they are decoded
         may_end.set()
         await asyncio.gather(first, *others)
 
     run(body, compute=compute)
-    assert sizes == [1, 4, 2]
+    assert sizes == [1, 4, 2, 1]  # powers of two
 
 
 def test_a_batch_waits_only_for_images_that_are_being_decoded() -> None:

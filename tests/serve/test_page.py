@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 from collections.abc import Callable, Iterator
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 import saccade.serve
+from contracts.servers import Served
+from saccade import ImagePredictor
 
 PAGE = Path(saccade.serve.__file__).parent / "page"
 ORIGIN = "http://localhost"  # where a browser allows the camera
@@ -344,3 +348,27 @@ def test_without_a_script_the_page_says_what_it_needs(open_page: Callable[..., A
     page = open_page(java_script_enabled=False)
     page.locator("#problem").wait_for()
     assert "python -m http.server" in page.locator("#problem").inner_text()
+
+
+def test_with_the_server_the_page_shows_what_the_predictor_predicts(
+    browser: Any, served: Served, predictor: ImagePredictor, frame: pd.DataFrame
+) -> None:
+    images = list(frame["image"][:3])
+    with contextlib.closing(browser.new_context()) as context:
+        page = context.new_page()
+        requests: list[str] = []
+        problems: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda line: problems.append(line.text) if "Content Security" in line.text else None)
+        page.goto(served.url)
+        page.set_input_files("#files", images)
+        page.locator(".verdict").nth(2).wait_for()
+        for card, label in zip(page.locator(".card").all(), predictor.predict(images), strict=True):
+            assert card.locator(".given span").first.inner_text() == label
+        page.get_by_role("button", name="Explain").first.click()
+        page.locator(".neighbours img").first.wait_for()
+        assert page.locator(".heat").evaluate("heat => heat.decode().then(() => heat.naturalWidth)") == 60
+        page.set_input_files("#files", upload("notes.txt", b"no image"))
+        page.locator(".error", has_text="notes.txt").wait_for()
+        assert all(url.startswith((served.url, f"blob:{served.url}", "data:")) for url in requests)
+        assert not problems

@@ -24,6 +24,12 @@ def export(
         float | None,
         typer.Option(metavar="NUM", help="Coverage of the sets of classes; 0.9 if not given and available."),
     ] = None,
+    web: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder dist of the npm package onnxruntime-web, for the page beside an ONNX file."
+        ),
+    ] = None,
     member: Annotated[
         int | None,
         typer.Option(metavar="NUM", help="Network of an ensemble, from 0, for formats of one network such as timm."),
@@ -37,6 +43,7 @@ def export(
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run, verbosity=1)
-    options = {} if member is None else {"member": member}
+    given = {"member": member, "web": web}
+    options = {name: value for name, value in given.items() if value is not None}
     file = predictor.export(to, out, coverage=coverage, overwrite=overwrite, **options)
     typer.echo(f"written to {printable(file)}")

@@ -15,6 +15,8 @@ from saccade.export import EXPORT_FORMATS
 from saccade.export.base import ExportFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
+from saccade.export.onnx_format import OnnxFormat
+from saccade.export.web import WEB_FOLDERS, copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
@@ -22,7 +24,7 @@ from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.models.catalogue import license_of
 
-COMPANIONS = ("predict.py", "README.md")
+COMPANIONS = ("predict.py", "README.md", "index.html")
 """Files that are written beside an ONNX file."""
 
 MARK = "Written by saccade export"
@@ -54,14 +56,19 @@ def export(
         difference = chosen.check(program, made, module, reference)
         metadata = metadata.model_copy(update={"max_difference": difference})
         chosen.save(program, metadata, made)
-        if chosen.name == "onnx":
+        if isinstance(chosen, OnnxFormat):
             write_companions(folder, file, metadata)
+            copy_scripts(folder, chosen.web)
         parts = sorted(folder.iterdir(), key=lambda part: part == made)  # the file itself last
-        there = [part.name for part in parts if part.name not in COMPANIONS and (file.parent / part.name).exists()]
+        ours = (*COMPANIONS, *WEB_FOLDERS)
+        there = [part.name for part in parts if part.name not in ours and (file.parent / part.name).exists()]
         if there and not overwrite:
             raise DataError(f"{file.parent} contains {there[0]}. Pass overwrite=True to replace it, or another path")
         for part in parts:
-            part.replace(file.parent / part.name)
+            for each in part.iterdir() if part.name in WEB_FOLDERS else [part]:
+                place = file.parent / each.relative_to(folder)
+                place.parent.mkdir(exist_ok=True)
+                each.replace(place)
     return file
 
 
@@ -172,6 +179,7 @@ def write_companions(folder: Path, file: Path, metadata: ExportMetadata) -> None
     texts = {
         "predict.py": (Path(__file__).parent / "beside" / "predict.py.txt").read_text(encoding="utf-8"),
         "README.md": readme(file.name, metadata),
+        "index.html": page_html(file.name, MARK),
     }
     for name, text in texts.items():
         there = file.parent / name

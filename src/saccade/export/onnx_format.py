@@ -13,6 +13,7 @@ from saccade.errors import SaccadeError
 from saccade.export.base import ExportFormat, Run
 from saccade.export.metadata import KEY, ExportMetadata
 from saccade.export.onnx_model import OnnxModel
+from saccade.export.web import check_ort
 
 if TYPE_CHECKING:
     from saccade.export.module import ExportModule
@@ -22,10 +23,16 @@ MAX_BYTES = 2**31 - 1  # of a protobuf message
 
 
 class OnnxFormat(ExportFormat):
-    """One file for ONNX Runtime; its only input is ``images``, and its outputs are those of `ExportModule`."""
+    """One file for ONNX Runtime; its only input is ``images``, and its outputs are those of `ExportModule`.
+
+    `web` is the folder ``dist`` of the npm package onnxruntime-web, which the page beside the file needs.
+    """
 
     name, suffix = "onnx", ".onnx"
     packages, extra = ("onnx", "onnxruntime", "onnxscript"), "onnx"
+
+    def __init__(self, web: str | Path | None = None) -> None:
+        self.web = None if web is None else check_ort(Path(web).expanduser())
 
     def convert(self, module: ExportModule) -> Any:
         """Return the ``onnx.ModelProto``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from saccade.export.metadata import ExportMetadata
+from saccade.export.web import ORT_FILES
 
 _OUTPUTS = {
     "probabilities": "float32 (N, {num}): calibrated probability of each class",
@@ -43,6 +44,17 @@ Scores on the validation images: {scores}.
 ```
 pip install numpy pillow onnxruntime
 python predict.py photo.jpg
+```
+
+`index.html` classifies images in a browser, which computes the model itself; images do not leave the device. It needs
+{", ".join(f"`{each}`" for each in ORT_FILES)} in a folder `ort` beside it. They are in
+the folder `dist` of the npm package `onnxruntime-web`; `saccade export --web DIST` copies them. Browsers run the page
+from a web server, not from a file:
+
+```
+npm install onnxruntime-web
+mkdir -p ort && cp {" ".join(f"node_modules/onnxruntime-web/dist/{each}" for each in ORT_FILES)} ort/
+python -m http.server
 ```
 
 The input is `images`, uint8 (N, height, width, {channels}): upright {kind} images of any one size. Resizing, cropping,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import html
 import itertools
 import sys
@@ -21,6 +22,7 @@ from PIL import Image
 from saccade.autosearch.machine_speed import gmacs_per_second
 from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
+from saccade.data.decoding import is_url, local_path_of
 from saccade.data.examples import (
     Examples,
     ImageLike,
@@ -289,6 +291,7 @@ class ImagePredictor(metaclass=SuggestingClass):
             verbosity=self.verbosity,
             train=train,
             tuning=tuning,
+            unlabeled=_unlabeled_examples(settings.unlabeled),
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
@@ -993,8 +996,8 @@ class ImagePredictor(metaclass=SuggestingClass):
 
         Resizing, cropping, normalisation, all networks, their average, calibration and decisions are in the file. It is
         compared with `predict_proba` in its own runtime, on images of several sizes, before it is moved into place; it
-        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py`` and a
-        ``README.md`` are written, unless there are files of the user's own with these names.
+        computes in float32, and so does the predictor in this comparison. Beside an ONNX file a ``predict.py``, a
+        ``README.md`` and a web page ``index.html`` are written, unless the user has files of these names there.
 
         Parameters
         ----------
@@ -1008,8 +1011,10 @@ class ImagePredictor(metaclass=SuggestingClass):
         overwrite : bool
             Whether an existing file is replaced.
         **options
-            Options of the format: for ``"timm"`` the `member` of an ensemble, from 0, as timm's format has one network;
-            its preprocessing and class names are in ``config.json``, but not the calibration and thresholds.
+            Options of the format. For ``"onnx"``: `web`, the folder ``dist`` of the npm package onnxruntime-web, of
+            which the page beside the file gets a copy. For ``"timm"``: the `member` of an ensemble, from 0, as timm's
+            format has one network; its preprocessing and class names are in ``config.json``, but not the calibration
+            and thresholds.
 
         Raises
         ------
@@ -1249,6 +1254,17 @@ def _checked_label(label: object) -> str | list[str]:
             "data.rename(columns={…: 'label'})"
         )
     return label if isinstance(label, str) else [str(name) for name in names]
+
+
+def _unlabeled_examples(data: str | list[Any] | None) -> Examples | None:
+    if data is None:
+        return None
+    if isinstance(data, str) and not (is_url(data) or glob.has_magic(data) or local_path_of(data).exists()):
+        raise DataError(f"unlabeled={data!r} does not exist; pass a folder, an archive, a list of images or a table")
+    examples = read_examples(data)
+    if not len(examples):
+        raise DataError("unlabeled has no images; check the list or table, or leave it out")
+    return examples
 
 
 def _default_hyperparameters(

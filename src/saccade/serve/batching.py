@@ -137,7 +137,10 @@ class Batcher:
                     break
                 self._changed.wait(left_s)
             self._changed.notify_all()  # there is room for decoded images
-            return [self._ready.popleft() for _ in range(min(self._max_batch, len(self._ready)))]
+            num = len(self._ready)
+            # Few sizes, powers of two: libraries prepare each size once, which takes time and memory.
+            size = self._max_batch if num >= self._max_batch else 1 << (num.bit_length() - 1)
+            return [self._ready.popleft() for _ in range(size)]
 
     def _deliver(self, batch: Sequence[_Image], results: Sequence[Any]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits
