@@ -123,6 +123,20 @@ class NetworksScreened(Event):
 
 
 @dataclass(frozen=True)
+class PseudoLabelled(Event):
+    """Images without labels have got pseudo-labels, and train with them if that is better."""
+
+    kind: ClassVar[str] = "pseudo_labelled"
+    num_images: int
+    are_used: bool
+    loss: float
+    """Out-of-fold log-loss of the labelled images without pseudo-labels."""
+    loss_with: float
+    error: float
+    """Standard error of the difference."""
+
+
+@dataclass(frozen=True)
 class PhaseDone(Event):
     """A phase of a run, such as ``"decoding"``, has ended; it began after `start_s` seconds and took `seconds`."""
 

@@ -242,7 +242,7 @@ PROBLEMS: list[tuple[Problem, Postprocessing, float | None]] = [
 
 
 class Problems(nn.Module):
-    """The outputs of a predictor with two small networks for each of `PROBLEMS`."""
+    """The outputs of a predictor with one or two small networks for each of `PROBLEMS`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -250,12 +250,12 @@ class Problems(nn.Module):
         made = []
         for problem, parts, coverage in PROBLEMS:
             members = []
-            for tta in (False, True):
+            for tta in (False, True) if len(problem.classes) < 2 else (True,):
                 layers = nn.Conv2d(3, 8, 5, 4), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten()
                 network = nn.Sequential(*layers, nn.Linear(8, problem.num_outputs)).eval()
                 blueprint = Blueprint(None, InputSpec(32, 1.0, "bilinear", (0.5,) * 3, (0.2,) * 3), tta=tta, own="own")
                 members.append(Classifier(blueprint, problem, network, Numerics(torch.device("cpu"))))
-            head = PredictionHead([0.4, 0.6], problem, parts, coverage)
+            head = PredictionHead([0.4, 0.6] if len(members) > 1 else [1.0], problem, parts, coverage)
             made.append(ExportModule(PredictionModule(members, head)).eval())
         self.each = nn.ModuleList(made)
         self.output_names = [f"{name}_{number}" for number, one in enumerate(made) for name in one.output_names]

@@ -90,7 +90,7 @@ def killed(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pyt
     return folder
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_damaged_file_is_ignored_or_named_in_an_error(killed: Path, data: st.DataObject) -> None:
     names = [path.relative_to(killed / "run") for path in sorted((killed / "run").rglob("*")) if path.is_file()]

@@ -20,7 +20,7 @@ from saccade.data.examples import read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
 from saccade.events import Event, NetworksScreened, RunPlanned, Warned
-from saccade.executor import InlineExecutor, ProcessExecutor, num_usable_cpus
+from saccade.executor import InlineExecutor, ProcessExecutor, WorkerSlot, num_usable_cpus
 from saccade.fit import searching
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import FitRequest
@@ -165,17 +165,18 @@ def test_waiting_threads_of_workers_sleep_early_on_short_limits(
     assert slot.is_wait_short is is_short  # type: ignore[has-type]
 
 
-def test_two_workers_give_the_same_scores_as_one(
+def test_a_worker_process_gives_the_same_scores_as_this_process(
     make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     frame, space = make_colours(6), {**tiny, "epochs": 1, "lr": ag.Real(1e-4, 1e-1, log=True)}
     boards = []
-    for folder, executor in (("inline", "inline"), ("run", "process")):
-        predictor = ImagePredictor(path=tmp_path / folder, verbosity=0).fit(
-            frame, hyperparameters=space, executor=executor, random_state=7, num_trials=3, nthreads_per_trial=1,
-            searcher="random", scheduler="fifo",  # one that learns would propose others to two workers
-        )  # fmt: skip
-        boards.append(predictor.leaderboard().drop(columns=["fit_time_s", "images_per_s"]))
+    with ProcessExecutor(preload=searching.PRELOAD, workers=[WorkerSlot(num_threads=1)]) as process:
+        for folder, executor in (("inline", "inline"), ("run", process)):
+            predictor = ImagePredictor(path=tmp_path / folder, verbosity=0).fit(
+                frame, hyperparameters=space, executor=executor, random_state=7, num_trials=3, nthreads_per_trial=1,
+                searcher="random", scheduler="fifo",
+            )  # fmt: skip
+            boards.append(predictor.leaderboard().drop(columns=["fit_time_s", "images_per_s"]))
     assert capfd.readouterr() == ("", "")
     pd.testing.assert_frame_equal(boards[0], boards[1])
     trials = StudyRecord.load(EventLog(tmp_path / "run" / "events.jsonl")).trials

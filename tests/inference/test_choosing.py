@@ -70,9 +70,8 @@ def test_the_leaderboard_has_costs_and_the_pareto_front(fitted: ImagePredictor) 
     params = dict(zip(board["model"], board["num_params"], strict=True))
     assert params["test_resnet"] != params["test_vit"]
     assert (board["num_bytes"] >= 4 * board["num_params"]).all()
-    assert (board["latency_ms"] > 0).all()
+    assert (board[["latency_ms", "images_per_s"]] > 0).all(axis=None)
     assert "image_ms" not in board
-    assert (board["images_per_s"] > 1000 / board["latency_ms"].max()).all()  # batches are faster than single images
     assert board["on_front"].iloc[0]
     smallest = board[board["num_params"] == board["num_params"].min()]
     assert smallest["on_front"].sum() == 1

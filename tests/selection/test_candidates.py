@@ -117,7 +117,9 @@ def test_the_end_of_the_schedule_is_kept_unless_an_earlier_epoch_was_significant
     files.put(0, BEST_OUTPUTS, 2, lambda path: save_outputs(path, unsure))
     files.put(0, END_OUTPUTS, 4, lambda path: save_outputs(path, right))  # as often right, and more confident
     for kind, epoch in ((BEST, 2), (END, 4)):  # without the checksum of their outputs
-        files.put(0, kind, epoch, partial(write_weights, tensors=load_file(files.get(0, kind, epoch))))
+        tensors, about = read_weights(files.get(0, kind, epoch))
+        own = {name: value for name, value in about.items() if name != "outputs"}
+        files.put(0, kind, epoch, partial(write_weights, tensors=tensors, metadata=own))
     other = replace(trained(task, tmp_path, 1, pretrained=False))
 
     def taken() -> list[int | None]:

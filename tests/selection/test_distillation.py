@@ -35,7 +35,7 @@ MakeColours = Callable[..., pd.DataFrame]
 def taught(outputs: np.ndarray, rows: np.ndarray, targets: np.ndarray, problem: Problem) -> tuple[Combination, Any]:
     """Return a teacher of one linear probe with these out-of-fold outputs, and a task."""
     nothing = np.zeros(0, np.float32)
-    probe = FinalProbe(rows, outputs, nothing, "fc", nothing, nothing)
+    probe = FinalProbe(rows, outputs, nothing, "fc", nothing, nothing, network="n")
     teacher = Combination([Candidate(0, {}, SimpleNamespace(), nothing, 0, probe=probe)], [1.0], nothing, nothing)
     return teacher, SimpleNamespace(train=Split(np.arange(len(targets)), targets), problem=problem)
 

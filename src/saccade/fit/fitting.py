@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from saccade.data.checks import CheckedPart, check_dataset
@@ -30,6 +31,7 @@ from saccade.fit.run_folder import (
     EVENTS,
     FOLDS,
     JOURNAL,
+    PSEUDO_LABELS,
     REFIT,
     START,
     START_SPLIT,
@@ -57,6 +59,7 @@ from saccade.fit.searching import (
     screen_networks,
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
+from saccade.fit.unlabeled import with_pseudo_labels
 from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.downloads import Downloads
 from saccade.models.weights import ask_hub_again
@@ -172,7 +175,6 @@ def run_fit(
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
 
                 budget.begin("search", executor.num_workers)
-                executor.trainable = ImageTrainable(task)
                 num_train = len(task.train.indices)
                 budget.reserve = FinishingReserve(
                     deadline,
@@ -185,6 +187,10 @@ def run_fit(
                 narrowed, scores = (
                     (request, {}) if finish else screen_networks(request, task, deadline, log, notify, downloads)
                 )
+                labelled = task
+                file = folder / PSEUDO_LABELS
+                task, of_unlabeled = with_pseudo_labels(task, narrowed.space, data.unlabeled, file, deadline, notify)
+                executor.trainable = ImageTrainable(task)
                 study = make_study(narrowed, folder, task, executor, budget, log, listeners, scores)
                 budget.reserve.recall(study)
                 display.recall(study.trials)
@@ -202,27 +208,40 @@ def run_fit(
                     folds_folder=folder / FOLDS,
                 )
                 combination = _search(
-                    request, folder, study, task, select, budget, notify, cross_validation, finish=finish
+                    request,
+                    folder,
+                    study,
+                    task,
+                    select,
+                    budget,
+                    notify,
+                    cross_validation,
+                    data.unlabeled,
+                    finish=finish,
                 )
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
+            others = np.setdiff1d(task.train.indices, labelled.train.indices)
+            others = data.unlabeled if settings.distill and data.unlabeled is not None else others
             budget.begin("finishing")
             with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
                 write = partial(
                     write_predictor,
                     task=task,
+                    labelled=labelled,
+                    others=others,
                     label=request.label,
                     eval_metric=request.eval_metric if isinstance(request.eval_metric, str) else None,
                     class_names=request.train.class_names,
                     objectives=objectives,
                     keys=data.keys,
                     earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
-                    left_out=data.left_out,
+                    more={"left_out": data.left_out, **of_unlabeled},
                     seconds=budget.seconds,
                     is_interrupted=is_interrupted,
                 )
                 saved = _write_result(request, folder, write, combination, task, study.trials, notify)
-                write_features(saved, task, combination, seconds_left)
+                write_features(saved, labelled, combination, seconds_left)
                 if is_interrupted:
                     notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
                 else:
@@ -248,7 +267,7 @@ def _write_result(
         return write(folder / PREDICTOR_FOLDER, trials, combination=combination)
     teacher = write(folder / TEACHER, trials, combination=combination.teacher)
     images = [*request.train.images, *(request.tuning.images if request.tuning else ())]
-    more = partial(
+    compare = partial(
         distillation_summary,
         teacher=replace(teacher, folder=root_of(folder) / TEACHER),
         combination=combination,
@@ -256,7 +275,7 @@ def _write_result(
         trials=[*trials, combination.student],
         images=[images[index] for index in task.val.indices.tolist()],
     )
-    saved = write(folder / PREDICTOR_FOLDER, [*trials, combination.student], combination=combination, more=more)
+    saved = write(folder / PREDICTOR_FOLDER, [*trials, combination.student], combination=combination, compare=compare)
     if message := loss_message(saved.summary):
         notify(Warned(message))
     return saved
@@ -271,7 +290,7 @@ def _search(
     budget: TimeBudget,
     notify: Listener,
     cross_validation: CrossValidation | None,
-    *,
+    unlabeled: np.ndarray | None,
     finish: bool,
 ) -> Combination | None:
     """Search, select, and train folds, refit or student; None if interrupted when a trial has a score (Ctrl-C)."""
@@ -305,6 +324,7 @@ def _search(
             budget.part("distillation"),
             notify,
             request.given,
+            unlabeled,
         )
         return student or selected
     except KeyboardInterrupt:
@@ -364,6 +384,8 @@ def _checked(
         request.space, weights, problem.num_outputs, deadline.seconds_left, finds_weights=request.is_model_named
     )
     check_imbalance(request.space, request.train.labels, problem, request.train.class_names)
+    if request.unlabeled is not None:
+        problem.require_one_class("unlabeled")
     if any(choices(request.space, "robust_loss")):
         problem.require_classes("robust_loss")
     return request, warning
@@ -422,6 +444,7 @@ def _prepare(request: FitRequest, folder: Path, num_outputs: int, budget: TimeBu
         most_images=math.inf if request.is_model_named else max_used(limit_s, is_gpu),
         random_state=settings.random_state,
         earlier=earlier,
+        unlabeled=None if request.unlabeled is None else request.unlabeled.images,
         seconds_left=None if limit_s is None else budget.part("decoding").seconds_left,
         notify=notify,
         on_decoded=lambda: budget.begin("checking"),

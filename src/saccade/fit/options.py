@@ -97,6 +97,17 @@ def _as_values(value: Any) -> Any:
     return list(value) if hasattr(value, "__array__") or isinstance(value, tuple) else _as_path(value)
 
 
+def _as_images(value: Any) -> Any:
+    """Return a path as absolute text, and a table, an array or a sequence as a list of images."""
+    from saccade.data.decoding import is_url  # lazily: it imports Pillow
+    from saccade.data.examples import read_examples
+
+    if isinstance(value, str | os.PathLike):
+        text = os.fspath(value)
+        return text if is_url(text) else str(Path(text).expanduser().absolute())
+    return read_examples(value).images if hasattr(value, "columns") else _as_values(value)
+
+
 def _num_gpus(value: float) -> float:
     num = int(value) if value.is_integer() else value
     plan_workers(1, 0, ngpus_per_trial=num)  # raises an error for a number that workers cannot have
@@ -327,6 +338,19 @@ class FitOptions(BaseModel):
             metavar="K",
         ),
     ] = None
+    unlabeled: Annotated[
+        str | list[Any] | None,
+        BeforeValidator(_as_images),
+        Option(
+            "Images without labels: a folder, an archive, a list of paths or a table, whose labels are not read.",
+            "They get labels by propagation from the training images, and train as well if that improves the "
+            "out-of-fold log-loss of the training images by more than its standard error; `fit_summary` has both, as "
+            "``unlabeled``. See `saccade.training.probes.pseudo_labels`. Only for problems with one class per image.",
+            metavar="DIR",
+            is_in_record=False,
+        ),
+        Kind("a path, a list of images, or a table of images"),
+    ] = None
     distill: Annotated[
         bool,
         Option(
@@ -464,6 +488,11 @@ class FitOptions(BaseModel):
 
     def _check_folds(self, num_folds: int) -> None:
         asked = f"num_folds={num_folds}"
+        if self.unlabeled is not None:
+            raise HyperparameterError(
+                f"{asked} is not supported together with unlabeled=…: propagated labels, which depend on all images, "
+                "would be in the folds that evaluate. Remove one of them"
+            )
         if self.time is not None:
             raise HyperparameterError(
                 f"{asked} is not supported together with time=…: folds would be trained on images that are later than "

@@ -6,7 +6,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from saccade.training.imbalance import sample_weights
 from saccade.training.task import Split
 
 HOLDOUT_FRAC = 0.1  # default fraction of the training images that is held out for validation
+MAX_UNLABELED = 4000  # images without labels that are used
 UNREADABLE = "unreadable.csv"  # file in the run folder with all unreadable images, if they are too many to print
 
 
@@ -42,6 +43,7 @@ class PreparedData:
     keys: Keys  # of the images of the store, see `saccade.data.earlier_split`
     num_val_seen: int = 0  # validation images that the network of warm_start was fitted to
     left_out: dict[str, Any] = field(default_factory=dict)  # for the summary: unreadable images, and lost classes
+    unlabeled: np.ndarray | None = None  # images without labels, as positions in the store; None if none were given
 
 
 def prepare_data(
@@ -57,6 +59,7 @@ def prepare_data(
     most_images: float = math.inf,
     random_state: int | None,
     earlier: EarlierSplit | None = None,
+    unlabeled: Sequence[ImageLike] | None = None,
     seconds_left: Callable[[], float] | None,
     notify: Listener,
     on_decoded: Callable[[], None] = lambda: None,
@@ -68,11 +71,15 @@ def prepare_data(
 
     Without `holdout_frac` the validation set is `HOLDOUT_FRAC` of the images, but at most `max_held_out`. `most_images`
     are decoded, a stratified sample, unless a store has more of them already; when `seconds_left` falls to 0, the
-    remaining images are not used. `on_decoded` is called before they are split.
+    remaining images are not used. `on_decoded` is called before they are split. Of the `unlabeled` images, copies of
+    others are left out, so that none is trained on that validates.
     """
     start_s = time.perf_counter()
     parts = [train] if tuning is None else [train, tuning]
     images = [image for part in parts for image in part.images]
+    num_labelled, more = len(images), list(unlabeled or ())
+    drawn = np.random.default_rng(random_state).permutation(len(more))[:MAX_UNLABELED]
+    images += [more[row] for row in np.sort(drawn)]
     given_labels: list[Any] = [part.labels for part in parts]
     labels = pd.concat(given_labels, ignore_index=True)
     # Invalid labels are an error before images are decoded.
@@ -84,6 +91,7 @@ def prepare_data(
     order = stratified_order(given.strata(given.encode(labels)), np.random.default_rng(random_state)).tolist()
     if most_images < len(order):
         order = order[: int(most_images)]
+    order += range(num_labelled, len(images))
     store = decoded_images(
         images,
         folder,
@@ -98,7 +106,9 @@ def prepare_data(
     )
     on_decoded()
     usable = np.flatnonzero(store.readable)
-    in_train, in_val = usable[usable < len(train)], usable[usable >= len(train)]
+    is_unlabeled = usable >= num_labelled
+    in_train, in_val = usable[usable < len(train)], usable[(usable >= len(train)) & ~is_unlabeled]
+    digests = np.array(store.digests)
     if not len(in_train):
         text = describe_unreadable(
             train.images, {row: store.errors[row] for row in range(len(train)) if row in store.errors}
@@ -114,10 +124,13 @@ def prepare_data(
         text = f"no training image of {count_of(len(lost), 'class', 'classes')} can be read: {some(lost)}"
         notify(Warned(f"{text}. The predictor does not have these classes"))
     if tuning is not None and not len(in_val):
-        errors = {row - len(train): why for row, why in store.errors.items() if row >= len(train)}
+        errors = {row - len(train): why for row, why in store.errors.items() if len(train) <= row < num_labelled}
         raise DataError(f"none of the images of tuning_data can be used. {describe_unreadable(tuning.images, errors)}")
     keys = image_keys(images, store.digests)
-    own_groups = None if train.groups is None else [key for each in parts for key in each.groups or [""] * len(each)]
+    own_groups = None
+    if train.groups is not None:
+        own_groups = [key for each in parts for key in each.groups or [""] * len(each)]
+        own_groups += [""] * (len(images) - num_labelled)
     groups = joined_groups(len(images), store.digests, own_groups)
     if tuning is None:
         strata = problem.strata(problem.encode(labels.iloc[in_train]))
@@ -144,12 +157,17 @@ def prepare_data(
         )
         for part in (in_train, in_val)
     )
+    # One of each picture, and none that has a label.
+    free = usable[is_unlabeled]
+    free = free[np.sort(np.unique(digests[free], return_index=True)[1])]
+    free = free[~np.isin(digests[free], digests[usable[~is_unlabeled]])]
     left_out = {
         "num_unreadable": len(store.errors),
         "reasons": dict(Counter(store.errors.values()).most_common(MAX_LISTED)),
         "classes": [*lost, *train.empty_classes],
     }
-    return PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
+    prepared = PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
+    return prepared if unlabeled is None else replace(prepared, unlabeled=free)
 
 
 def _divided(

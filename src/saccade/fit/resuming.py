@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from saccade.errors import DataError, HyperparameterError, SpaceError, UnknownNameError, WeightsNotFoundError
 from saccade.fit.options import FitOptions
 from saccade.fit.preparation import PreparedData
-from saccade.fit.run_data import fingerprint, read_run_data
+from saccade.fit.run_data import fingerprint, read_run_data, read_unlabeled
 from saccade.fit.run_folder import (
     DATA,
     EVENTS,
@@ -126,8 +126,9 @@ class EarlierRun:
                 "run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
             ) from None
         train, tuning = read_run_data(self.folder / DATA)
+        unlabeled = read_unlabeled(self.folder / DATA)
         with reading(self.folder / DATA):
-            if fingerprint(train, tuning) != self.record["data"]:
+            if fingerprint(train, tuning, unlabeled) != self.record["data"]:
                 raise ValueError(f"it has other images or labels than {RUN}, or that is damaged")
         return FitRequest(
             path=self.folder,
@@ -135,6 +136,7 @@ class EarlierRun:
             verbosity=own_verbosity if verbosity is None else verbosity,
             train=train,
             tuning=tuning,
+            unlabeled=unlabeled,
             space=space,
             time_limit_s=limit_s if isinstance(time_limit_s, str) else time_limit_s,
             settings=FitOptions.of({**arguments, "resume": True}),
@@ -172,7 +174,7 @@ class EarlierRun:
                 f"Pass the same arguments (only {', '.join(MAY_CHANGE)} may differ), or overwrite=True "
                 "instead of resume=True to replace the run"
             )
-        if fingerprint(request.train, request.tuning) != self.record["data"]:
+        if fingerprint(request.train, request.tuning, request.unlabeled) != self.record["data"]:
             num = len(request.train) + len(request.tuning or ())
             raise DataError(
                 f"resume=True continues the run in {self.folder}, which has other images, labels, groups or times "

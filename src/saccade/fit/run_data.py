@@ -48,22 +48,26 @@ class _RunData(BaseModel):
     not_kept: str = ""
     train: _Part | None = None
     tuning: _Part | None = None
+    unlabeled: list[str | None] | None = None
 
 
-def write_run_data(path: Path, train: Examples, tuning: Examples | None) -> None:
+def write_run_data(path: Path, train: Examples, tuning: Examples | None, unlabeled: Examples | None = None) -> None:
     """Write paths and labels to a JSON file; for images in memory, only how many there are."""
     parts = dict(zip(_PARTS, (train, tuning), strict=True))
-    odd = [image for part in parts.values() if part is not None for image in part.images if _is_in_memory(image)]
+    every = [image for part in (*parts.values(), unlabeled) if part is not None for image in part.images]
+    odd = [image for image in every if _is_in_memory(image)]
     record: dict[str, Any]
     if odd:
         record = {"not_kept": f"{len(odd)} images were given as {type(odd[0]).__name__}, not as paths"}
     else:
         record = {name: None if part is None else _part_to_json(part) for name, part in parts.items()}
+        if unlabeled is not None:
+            record["unlabeled"] = [_absolute(image) for image in unlabeled.images]
     path.write_text(json.dumps(record), encoding="ascii")
 
 
 def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
-    """Return what was given to `write_run_data`, with absolute paths."""
+    """Return what was given to `write_run_data`, with absolute paths; without the images that have no labels."""
     advice = "Resume the run in Python: ImagePredictor(path=…).fit(…, resume=True) with the same arguments"
     try:
         with reading(path):
@@ -77,10 +81,17 @@ def read_run_data(path: Path) -> tuple[Examples, Examples | None]:
         raise DataError(f"{path} does not contain the labels (one is {lost}). {advice}") from None
 
 
-def fingerprint(train: Examples, tuning: Examples | None) -> str:
+def read_unlabeled(path: Path) -> Examples | None:
+    """Return the images without labels that were given to `write_run_data`, with absolute paths."""
+    with reading(path):
+        images: Any = _RunData.model_validate(json.loads(path.read_bytes())).unlabeled
+    return None if images is None else Examples(images, pd.RangeIndex(len(images)))
+
+
+def fingerprint(train: Examples, tuning: Examples | None, unlabeled: Examples | None = None) -> str:
     """Return a digest of paths, labels, weights, groups and times in order; images in memory are sampled."""
     digest = hashlib.blake2b(digest_size=16)
-    for part in (train, tuning):
+    for part in (train, tuning, *([] if unlabeled is None else [unlabeled])):
         if part is None:
             digest.update(b"none")
             continue

@@ -50,6 +50,7 @@ RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
 JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
 REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
+PSEUDO_LABELS = "pseudo_labels.npz"  # of the images without labels that train
 STUDENTS, TEACHER = "students", "teacher"  # trainings of a distillation, and the predictor that it started from
 
 # Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place.
@@ -59,7 +60,7 @@ _PREDICTORS = PREDICTOR_FOLDER, TEACHER
 
 # Patterns of the files that a run writes outside of the folders that it has for itself.
 _FILES = (
-    *(RUN, DATA, SPLIT, FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
+    *(RUN, DATA, SPLIT, f"{PSEUDO_LABELS}*", FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
     *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
     *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
     *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, "*.safetensors", "*.part")),
@@ -96,6 +97,7 @@ class FitRequest:
     is_model_named: bool = True  # the user chose the networks; others are replaced where weights are not available
     given: frozenset[str] = frozenset()  # names of the hyperparameters that the user has given
     trains_once: bool = False  # one trial is trained, with the defaults of spaces that the user has not given
+    unlabeled: Examples | None = None
 
     @property
     def weights(self) -> Path | None:
@@ -259,7 +261,7 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
         shutil.copyfile(request.start.weights_path, folder / TRIALS / START)
         if (split := request.start.earlier_split) is not None:
             split.save(folder / TRIALS / START_SPLIT)
-    write_run_data(starting / DATA, request.train, request.tuning)
+    write_run_data(starting / DATA, request.train, request.tuning, request.unlabeled)
     values = {
         **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
         "label": request.label,
@@ -281,7 +283,7 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
         "versions": {"saccade": __version__, "torch": torch.__version__, "python": platform.python_version()},
         "platform": platform.platform(),
         "num_images": len(request.train) + len(request.tuning or ()),
-        "data": fingerprint(request.train, request.tuning),
+        "data": fingerprint(request.train, request.tuning, request.unlabeled),
         "time_limit_s": request.time_limit_s,
         "space": space,
         "arguments": recorded_arguments(request),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import html
 import itertools
 import sys
@@ -21,6 +22,7 @@ from PIL import Image
 from saccade.autosearch.machine_speed import gmacs_per_second
 from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
+from saccade.data.decoding import is_url, local_path_of
 from saccade.data.examples import (
     Examples,
     ImageLike,
@@ -289,6 +291,7 @@ class ImagePredictor(metaclass=SuggestingClass):
             verbosity=self.verbosity,
             train=train,
             tuning=tuning,
+            unlabeled=_unlabeled_examples(settings.unlabeled),
             space=recipe_space(
                 hyperparameters  # a ready searcher suggests these and no others
                 if is_own_search
@@ -1269,6 +1272,17 @@ def _checked_label(label: object) -> str | list[str]:
             "data.rename(columns={…: 'label'})"
         )
     return label if isinstance(label, str) else [str(name) for name in names]
+
+
+def _unlabeled_examples(data: str | list[Any] | None) -> Examples | None:
+    if data is None:
+        return None
+    if isinstance(data, str) and not (is_url(data) or glob.has_magic(data) or local_path_of(data).exists()):
+        raise DataError(f"unlabeled={data!r} does not exist; pass a folder, an archive, a list of images or a table")
+    examples = read_examples(data)
+    if not len(examples):
+        raise DataError("unlabeled has no images; check the list or table, or leave it out")
+    return examples
 
 
 def _default_hyperparameters(

@@ -27,6 +27,7 @@ from saccade.errors import SaccadeError
 from saccade.events import CV_SCORE, EpochDone, Event, JobDone, JobFailed, Listener, Progressed, Warned
 from saccade.executor import Executor
 from saccade.inference.classifier import empty_classifier, load_weights
+from saccade.inference.postprocessing import weighted_mean
 from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.models.weights import weights_place
@@ -39,9 +40,10 @@ from saccade.study.objectives import trial_costs
 from saccade.study.study import GRACE_S
 from saccade.study.trial import Decision, Job, Status, Trial
 from saccade.study.trial_files import LocalTrialFiles
+from saccade.tasks.problem import Problem
 from saccade.training.recipes.building import new_classifier
 from saccade.training.recipes.recipe import Recipe, choices
-from saccade.training.task import ImageTask
+from saccade.training.task import ImageTask, Split
 from saccade.training.trial.network_costs import network_costs
 from saccade.training.trial.trainer import ImageTrainable
 
@@ -69,11 +71,13 @@ def distill(
     deadline: Deadline,
     notify: Listener,
     given: Collection[str] = (),
+    unlabeled: np.ndarray | None = None,
 ) -> Combination | None:
     """Return the student of a search with these trials; None, after a warning, if none could be trained.
 
     It is the network of the `space` that probes best among those with `SPEEDUP` times the teacher's throughput, at
     lower resolution if necessary, or else the fastest one. Hyperparameters that the user has `given` are kept.
+    It also learns the teacher's predictions for `unlabeled` images, given as positions in the store.
     """
     costs = trial_costs(trials, ["image_ms"])
     teacher_ms = sum(costs[one.trial]["image_ms"] for one in teacher.members)
@@ -83,8 +87,13 @@ def distill(
         {**config, **{name: value for name, value in _PLAIN.items() if name in config}, **changes}
         for config in _configs(space, task, trials, teacher_ms, measuring, given)
     ]
-    soft = soft_targets(teacher, task, deadline.within(TARGETS_PART * deadline.seconds_left()))
-    executor.trainable = ImageTrainable(replace(task, train=replace(task.train, soft=soft), start=None))
+    left = deadline.within(TARGETS_PART * deadline.seconds_left())
+    train = replace(task.train, soft=soft_targets(teacher, task, left))
+    others = np.setdiff1d(np.zeros(0, np.int64) if unlabeled is None else unlabeled, train.indices)
+    if len(others) and left.seconds_left() > 0:
+        train = _with_predicted(train, others, teacher, task, left)
+    task = replace(task, train=train, start=None)
+    executor.trainable = ImageTrainable(task)
     students: list[Trial] = []
     probes = deadline.within(PROBES_PART * deadline.seconds_left())
     recipe = Recipe.of(configs[0])
@@ -123,31 +132,49 @@ def soft_targets(teacher: Combination, task: ImageTask, deadline: Deadline) -> n
         if one.probe is not None:
             rows, predictions = one.probe.rows[one.probe.rows < len(total)], activate(one.probe.unseen, problem)
         else:
-            predictions = _predictions(one, task, deadline)
+            predictions = _predictions(one, task, train.indices, deadline)
         rows, predictions = rows[: len(predictions)], predictions[: len(rows)]
         total[rows] += weight * predictions
         weights[rows] += weight
     labels = problem.soft_targets(torch.as_tensor(train.targets)).numpy().copy()
     known = weights > 0
     mean = total[known] / weights[known, None]
-    if problem.has_classes:
-        soft = problem.probabilities(problem.logits(torch.from_numpy(mean)) / TEMPERATURE).numpy()
-    else:
-        soft = problem.encode(mean[:, 0])[:, None]
+    soft = _softened(mean, problem) if problem.has_classes else problem.encode(mean[:, 0])[:, None]
     labels[known] = TEACHER_PART * soft + (1 - TEACHER_PART) * labels[known]
     return np.asarray(labels)
 
 
-def _predictions(one: Candidate, task: ImageTask, deadline: Deadline) -> np.ndarray:
-    """Return the predictions of a trained network for the training images, fewer after the deadline."""
+def _softened(predictions: np.ndarray, problem: Problem) -> np.ndarray:
+    return np.asarray(problem.probabilities(problem.logits(torch.from_numpy(predictions)) / TEMPERATURE).numpy())
+
+
+def _with_predicted(
+    train: Split, others: np.ndarray, teacher: Combination, task: ImageTask, deadline: Deadline
+) -> Split:
+    """Return the images of `train` and `others`, with the teacher's predictions as targets; fewer after the deadline.
+
+    Each image has one class.
+    """
+    found = [
+        _predictions(one, task, others, deadline.within(deadline.seconds_left() / (len(teacher.members) - number)))
+        for number, one in enumerate(teacher.members)
+    ]
+    num = min(map(len, found))
+    mean = weighted_mean([each[:num] for each in found], teacher.weights)
+    soft = _softened(mean, task.problem).astype(np.float32)
+    return train.extended(others[:num], mean.argmax(1), np.ones(num, np.float32), soft)
+
+
+def _predictions(one: Candidate, task: ImageTask, indices: np.ndarray, deadline: Deadline) -> np.ndarray:
+    """Return the predictions of a network for images of the store, fewer after the deadline."""
     numerics = Numerics.choose(choose_device(task.device), one.config.get("amp"))
     classifier = empty_classifier(one.blueprint, task.problem, numerics, one.own_network)
     with tempfile.TemporaryDirectory() as folder:
         one.write_weights(Path(folder) / "weights.safetensors", task)
         load_weights(classifier.network, Path(folder) / "weights.safetensors")
     classifier.network.eval()
-    classifier.fuse(len(task.train.indices))
-    batches = classifier.batches(task.store, task.train.indices)
+    classifier.fuse(len(indices))
+    batches = classifier.batches(task.store, indices)
     return activate(classifier.outputs(batches, seconds_left=deadline.seconds_left), task.problem)
 
 

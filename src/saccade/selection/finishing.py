@@ -132,17 +132,21 @@ def write_predictor(
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
     keys: Keys,
+    labelled: ImageTask,
+    others: np.ndarray,
     earlier: EarlierSplit | None = None,
-    left_out: Mapping[str, Any] | None = None,
+    more: Mapping[str, Any] = MappingProxyType({}),
     seconds: Callable[[], Mapping[str, float]],
     is_interrupted: bool = False,
-    more: Callable[[SavedPredictor], Mapping[str, Any]] = lambda _: {},
+    compare: Callable[[SavedPredictor], Mapping[str, Any]] = lambda _: {},
 ) -> SavedPredictor:
     """Write the predictor of these trials into a folder; after a kill it is complete, or absent.
 
-    With costs among the objectives, the other trials of the Pareto front are saved as well. `earlier` is the split of
-    the network from which the trials started. With `is_interrupted` the run may be resumed: trials keep their files,
-    and the summary has the entry `INTERRUPTED`. `more` entries of the summary replace others.
+    With costs among the objectives, the other trials of the Pareto front are saved as well. `labelled` is the task
+    without the `others`, images that have no labels of the user's. `earlier` is the split of the network from which the
+    trials started. With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry
+    `INTERRUPTED`. The summary also has `more` entries, and those that `compare` returns for the predictor.
+
     Raises a DataError if the weights of a trial on the Pareto front are missing.
     """
     writers: dict[str, Callable[[Path], object]] = {}
@@ -166,7 +170,7 @@ def write_predictor(
     for trial in front if costs is not None else ():
         assert costs is not None
         single = Combination.single(best_epoch(trial, task), task)
-        postprocessing, summary, _ = _finished(single, task, trial, rows)
+        postprocessing, summary, _ = _finished(single, labelled, trial, rows)
         name = WEIGHTS
         if trial is not best:
             name = f"{CHOICES_FOLDER}/{trial.number:04d}.safetensors"
@@ -174,7 +178,7 @@ def write_predictor(
         one = single.members[0]
         choice = Choice(trial.number, costs[trial.number], one.blueprint, summary, name, postprocessing)
         choices.append(replace(choice, has_seen_val=one.has_seen_val))
-    postprocessing, summary, evaluation = _finished(combination, task, best, rows)
+    postprocessing, summary, evaluation = _finished(combination, labelled, best, rows)
     if is_interrupted:
         summary[INTERRUPTED] = True
     saved = SavedPredictor(
@@ -184,7 +188,7 @@ def write_predictor(
         metric=task.metric.name,
         eval_metric=eval_metric,
         class_names=class_names,
-        summary={**search_summary(rows, task.metric.name, seconds()), "left_out": dict(left_out or {}), **summary},
+        summary={**search_summary(rows, task.metric.name, seconds()), **more, **summary},
         trials=rows,
         net=next((one.own_network for one in combination.members if one.own_network), None),
         choices=choices,
@@ -193,12 +197,12 @@ def write_predictor(
         numerics=known_numerics(members),
         pixel_range=task.store.pixel_range,
     )
-    train, val = combination.split or (task.train, task.val)
-    split = EarlierSplit.of(keys[train.indices], keys[val.indices])
+    train, val = combination.split or (labelled.train, labelled.val)
+    split = EarlierSplit.of(keys[train.indices], keys[val.indices]).fitted_also_to(keys[others])
     writers[SPLIT] = (split if earlier is None else split.fitted_also_to(earlier.fitted)).save
-    saved = replace(saved, summary={**saved.summary, **more(saved)}).write(writers)
+    saved = replace(saved, summary={**saved.summary, **compare(saved)}).write(writers)
     predictions = postprocessing.calibration.apply(combination.predictions, task.problem)
-    fitted = task.train.joined(task.val) if combination.num_folds else train
+    fitted = labelled.train.joined(labelled.val) if combination.num_folds else train
     given = combination.targets, predictions, evaluation.adjusted, fitted.targets
     ValidationRecord.of(task.problem, *given).save(saved.folder, saved.validation_key)
     return saved

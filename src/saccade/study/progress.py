@@ -19,6 +19,7 @@ from saccade.events import (
     JobStarted,
     NetworksScreened,
     Progressed,
+    PseudoLabelled,
     RunFinished,
     RunPlanned,
     RunStarted,
@@ -80,6 +81,10 @@ class ProgressDisplay:
                 classes = f", {event.num_classes} classes" if event.num_classes else ""
                 num_images = f"{event.num_train} training images, {event.num_val} validation images{classes}"
                 self._print(2, f"{num_images}  [dim]decoded in {_seconds(event.seconds)}[/dim]")
+            case PseudoLabelled():
+                verb = "train with propagated labels" if event.are_used else "are not used, as they do not help"
+                losses = f"out-of-fold log-loss {event.loss_with:.3f} with them, {event.loss:.3f} without"
+                self._print(1, f"{event.num_images} unlabeled images {verb}: {losses} (± {event.error:.3f})")
             case Warned():
                 self._print(1, f"[yellow]warning:[/yellow] {escape(event.shown())}")
             case TrialCreated():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +34,12 @@ class Split:
         )
         pairs = ((self.weights, other.weights), (self.groups, other.groups), (self.soft, other.soft))
         return Split(indices, targets, *(both(*pair) for pair in pairs))
+
+    def extended(self, indices: np.ndarray, targets: np.ndarray, weights: np.ndarray, soft: np.ndarray | None) -> Split:
+        """Return the split with further images, each of them in a group of its own; without weights, images weigh 1."""
+        own = np.ones(len(self.indices), np.float32) if self.weights is None else self.weights
+        groups = None if self.groups is None else self.groups.max(initial=-1) + 1 + np.arange(len(indices))
+        return replace(self, weights=own).joined(Split(indices, targets, weights, groups, soft))
 
     def take(self, rows: np.ndarray) -> Split:
         """Return some of the images, by their positions or by bools of shape (num_images,)."""

@@ -44,6 +44,12 @@ class Trained:
         return Decision.CONTINUE
 
 
+@pytest.fixture(autouse=True)
+def _without_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not measure throughput, which passes images too, once per network in a process."""
+    monkeypatch.setattr("saccade.training.trial.trainer.network_costs", lambda *_: {})
+
+
 @pytest.fixture
 def task(make_task: Any, tiny_weights: Path) -> ImageTask:
     made: ImageTask = make_task(weights=tiny_weights)

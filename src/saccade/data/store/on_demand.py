@@ -73,7 +73,7 @@ class OnDemandImages:
             return image[self.shorter_side, self.channels]
         try:
             form = self.shorter_side, self.channels, self.pixel_range, self.decoded_side
-            return read_as_stored(image, *form)
+            return read_as_stored(image, *form)  # type: ignore[arg-type]  # of another dict the error says what it is
         except ImageReadError as error:
             self.errors[index] = str(error)
             return np.zeros((8, 8, self.channels), np.uint8)
