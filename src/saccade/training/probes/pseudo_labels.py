@@ -22,7 +22,7 @@ from saccade.inference.calibration import Calibration, fit_calibration
 from saccade.tasks.problem import Problem
 from saccade.training.probes.heads import DEFAULT_PENALTY, HeadFitter
 
-# Chosen on clothing10, with 5 and 20 labels of each class, and confirmed on fashion_mnist_3k (`benchmarks.unlabeled`).
+# Chosen on clothing10 and fashion_mnist_3k, with 5 and 20 labels of each class (`benchmarks.unlabeled`).
 NUM_NEIGHBOURS = 10
 SPREAD = 0.3  # part of an image's labels that comes from its neighbours in each step
 PROBE_WEIGHT = 0.3  # of the probabilities of probes, relative to a label
