@@ -88,7 +88,7 @@ def test_colours_of_more_bits_are_unreadable_if_they_are_nearly_constant() -> No
 
 @pytest.mark.parametrize("read", [read_image, image_size])
 def test_an_image_that_takes_too_much_memory_is_refused_before_it_is_decoded(read) -> None:
-    with pytest.raises(ImageReadError, match=r"2500000000 pixels take .* GB"):
+    with pytest.raises(ImageReadError, match="2500000000 pixels"):
         read(rewritten((50_000, 50_000)))
     with pytest.raises(ImageReadError, match=r"truncated|broken"):
         read(rewritten((47, 31))[:6])

@@ -132,7 +132,7 @@ def pipeline(colours: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) ->
         calibration=Calibration(0.7, logit_adjustment=0.5, class_prior=(0.6, 0.3, 0.1)),
         thresholds=Thresholds(class_prior=(0.5, 0.3, 0.2)),
     )
-    return InferencePipeline(replace(saved, members=members, postprocessing=parts), "cpu")
+    return InferencePipeline(replace(saved, members=members, postprocessing=parts, numerics={}), "cpu")
 
 
 @pytest.fixture(scope="module")

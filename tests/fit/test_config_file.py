@@ -34,6 +34,7 @@ ALL = FitConfig(
     max_reward=1.0,
     min_images_per_s=9.5,
     max_latency_ms=200.0,
+    distill=False,
     holdout_frac=0.2,
     groups="patient",
     random_state=7,
@@ -64,9 +65,9 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_all_options_are_read_back(tmp_path):
     in_file = {name for name, option in options_of(FitConfig) if option.is_in_file}
-    # Every option is tested; a repeated run has another folder, no tracker has a name without a plugin, and times have
-    # no folds.
-    assert set(ALL.given) == in_file - {"path", "callbacks", "time"}
+    # Every option is tested; a repeated run has another folder, no tracker has a name without a plugin, and times and
+    # unlabeled images have no folds.
+    assert set(ALL.given) == in_file - {"path", "callbacks", "time", "unlabeled"}
     ALL.write(tmp_path / FIT_TOML)
     assert FitConfig.read(tmp_path / FIT_TOML).given == ALL.given
     assert FitConfig.read(tmp_path).given == ALL.given  # a run folder stands for its file

@@ -72,6 +72,10 @@ def test_no_public_method_changes_the_global_state(make_colours: MakeColours, tm
         "save": lambda: predictor.save(tmp_path / "saved"),
         "load": lambda: ImagePredictor.load(tmp_path / "saved", net=None),
         "choose": lambda: fails(predictor.choose),
+        "export": lambda: predictor.export("pt2", tmp_path / "exported"),
+        "model_card": predictor.model_card,
+        "push_to_hub": lambda: fails(lambda: predictor.push_to_hub("not a name")),
+        "from_hub": lambda: fails(lambda: ImagePredictor.from_hub("not a name")),
         "a fit that fails": lambda: fails(
             lambda: ImagePredictor(path=tmp_path / "failed", verbosity=0).fit(frame, hyperparameters=DIVERGING)
         ),

@@ -318,6 +318,7 @@ def test_images_are_dropped_pasted_and_taken_by_the_camera(open_page: Callable[.
 
 def test_the_page_is_used_by_keyboard_alone(open_page: Callable[..., Any]) -> None:
     page = open_page()
+    page.on("filechooser", lambda _: None)  # now, since the first listener takes effect with a delay
     page.locator("#drop").wait_for()
 
     def focus(expected: str) -> None:
