@@ -79,7 +79,7 @@ def test_an_exported_file_is_served_without_torch(
                 assert found_sets == sets
             else:
                 np.testing.assert_allclose(found_sets, sets, rtol=1e-3)
-        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0
     finally:
         server.kill()
