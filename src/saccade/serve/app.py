@@ -269,7 +269,9 @@ class _Service:
         before = Image.MAX_IMAGE_PIXELS
         # Pillow raises an error from twice this number on, also for a picture inside of an icon.
         Image.MAX_IMAGE_PIXELS = int(self.settings.max_megapixels * 1e6 / 2)
-        num_threads = max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2)
+        # Half of the cores: more threads would hold up those of the networks (`benchmarks.serving`).
+        num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+        num_threads = max(1, num_cores // 2)
         self.batchers["predict"] = batcher(model.decode, model.predict, num_threads, max_batch)
         if model.info.can_embed:
             self.batchers["embed"] = batcher(model.decode, model.embed, 1, max_batch)
