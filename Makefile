@@ -7,6 +7,8 @@ INSTALLED := $(VENV)/.installed
 LOWEST := .venv-lowest
 # What touches libraries most: networks, training, search, data, files, and a whole fit.
 LOWEST_TESTS := tests/models tests/training tests/searcher tests/data tests/fit tests/space
+# Cached bytecode saves each process that the tests start several seconds, also where the environment turns it off.
+export PYTHONDONTWRITEBYTECODE :=
 # The theme would advertise its successor at each build.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
