@@ -59,3 +59,11 @@ def test_resize_and_crop_equals_torchvision(height: int, width: int, side: int, 
     theirs = v2.Compose([resize, v2.CenterCrop(side)])(pixels)
     ours = Preprocess(InputSpec(side, crop_pct, "bicubic", (0.5,) * 3, (0.5,) * 3)).resize_and_crop(pixels)
     assert (ours.int() - theirs.int()).abs().max() <= 1  # on some processors torchvision resizes floats
+
+
+def test_large_images_get_the_same_pixels() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2000, 3000, 3), dtype=np.uint8)
+    preprocess = Preprocess(InputSpec(224, 1.0, "bicubic", (0.0,) * 3, (1 / 255,) * 3))
+    shrunk = torch.from_numpy(read_as_stored(Image.fromarray(pixels), 224)).permute(2, 0, 1)
+    found = preprocess(torch.from_numpy(pixels)[None])[0].round()
+    assert torch.equal(found, preprocess.resize_and_crop(shrunk).float())
