@@ -23,8 +23,8 @@ from torch import nn
 from saccade import ImagePredictor
 from saccade.data.decoding import decode_image
 from saccade.export.exporting import COMPANIONS, export, write_companions
+from saccade.export.formats.onnx_format import OPSET, OnnxFormat
 from saccade.export.module import ExportModule
-from saccade.export.onnx_format import OPSET, OnnxFormat
 from saccade.export.onnx_model import OnnxModel
 from saccade.inference.calibration import Calibration
 from saccade.inference.classifier import Blueprint, Classifier

@@ -22,7 +22,7 @@ from loopback_hub import LoopbackHub
 from saccade import ImagePredictor
 from saccade.cli.app import app
 from saccade.errors import DataError, HyperparameterError, SaccadeError
-from saccade.export.timm_format import TimmFormat
+from saccade.export.formats.timm_format import TimmFormat
 
 TINY: dict[str, Any] = {"pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}
 

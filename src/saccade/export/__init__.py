@@ -7,12 +7,12 @@ they are used, so that a server of an ONNX file imports no torch.
 from __future__ import annotations
 
 from saccade.export.base import ExportFormat
-from saccade.export.coreml_format import CoreMlFormat
-from saccade.export.litert_format import LiteRtFormat
-from saccade.export.onnx_format import OnnxFormat
-from saccade.export.openvino_format import OpenVinoFormat
-from saccade.export.timm_format import TimmFormat
-from saccade.export.torch_format import TorchFormat
+from saccade.export.formats.coreml_format import CoreMlFormat
+from saccade.export.formats.litert_format import LiteRtFormat
+from saccade.export.formats.onnx_format import OnnxFormat
+from saccade.export.formats.openvino_format import OpenVinoFormat
+from saccade.export.formats.timm_format import TimmFormat
+from saccade.export.formats.torch_format import TorchFormat
 from saccade.study.registry import Registry
 
 __all__ = ["EXPORT_FORMATS", "ExportFormat"]

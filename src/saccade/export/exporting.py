@@ -14,9 +14,9 @@ from saccade._version import __version__
 from saccade.errors import DataError, SaccadeError, explained_file_errors
 from saccade.export import EXPORT_FORMATS
 from saccade.export.base import ExportFormat
+from saccade.export.formats.onnx_format import OnnxFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
-from saccade.export.onnx_format import OnnxFormat
 from saccade.export.precision import precision_table, reduce
 from saccade.export.web import WEB_FOLDERS, copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE

@@ -20,8 +20,8 @@ from saccade.data.examples import Examples, ImageLike
 from saccade.data.store.stored_form import pixels_of
 from saccade.errors import DataError, ImageReadError, SaccadeError
 from saccade.export.base import Run
+from saccade.export.formats.onnx_format import NETWORK, OnnxFormat
 from saccade.export.metadata import ExportMetadata, PrecisionResult
-from saccade.export.onnx_format import NETWORK, OnnxFormat
 from saccade.export.onnx_model import OnnxModel
 from saccade.fit.run_data import read_run_data
 from saccade.fit.run_folder import DATA

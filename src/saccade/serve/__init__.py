@@ -23,7 +23,7 @@ def serve(model: ImagePredictor | str | Path, **settings: Any) -> None:
     """Serve a predictor over HTTP until the process receives SIGTERM or SIGINT (Ctrl-C).
 
     Raises a DataError if the libraries of the extra ``serve`` are missing, or the address is not available, a
-    HyperparameterError for an invalid setting, and a SavedPredictorError if there is no model.
+    HyperparameterError for an invalid setting, and a SavedPredictorError if no model is found.
 
     Parameters
     ----------

@@ -71,7 +71,7 @@ class Batcher:
     async def submit(self, images: Sequence[bytes], timeout_s: float) -> list[Any]:
         """Return the result of each image, or the exception that `decode` or `compute` raised for it.
 
-        Raises a QueueFullError if there is no room, and an `asyncio.TimeoutError`.
+        Raises a QueueFullError if the queue is full, and an `asyncio.TimeoutError`.
         """
         if self.num_waiting + len(images) > self._max_images:
             raise QueueFullError

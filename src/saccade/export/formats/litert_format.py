@@ -33,7 +33,7 @@ class LiteRtFormat(FixedSizeFormat):
 
         import litert_torch  # type: ignore[import-not-found]
 
-        from saccade.export.fixed_size import FixedSizeModule
+        from saccade.export.formats.fixed_size import FixedSizeModule
 
         fixed = FixedSizeModule(module, self.image_size(module))
         with (

@@ -35,7 +35,7 @@ class CoreMlFormat(FixedSizeFormat):
         """Return the ``coremltools.models.MLModel``."""
         from torch import nn
 
-        from saccade.export.fixed_size import FixedSizeModule
+        from saccade.export.formats.fixed_size import FixedSizeModule
 
         if module.channels not in (1, 3):
             raise DataError(f"Core ML takes RGB and grey images; these networks take {module.channels} channels")

@@ -29,7 +29,7 @@ class OpenVinoFormat(FixedSizeFormat):
         """Return the ``openvino.Model``."""
         import openvino  # type: ignore[import-untyped]
 
-        from saccade.export.fixed_size import FixedSizeModule
+        from saccade.export.formats.fixed_size import FixedSizeModule
 
         height, width = self.image_size(module)
         model = openvino.convert_model(FixedSizeModule(module, (height, width), num=None).program())
