@@ -40,6 +40,8 @@ class RunStarted(Event):
     folder: str
     num_trials: int | None
     time_limit_s: float | None
+    metric: str = "score"
+    """The metric used for model selection."""
 
 
 @dataclass(frozen=True)

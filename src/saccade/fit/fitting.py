@@ -112,7 +112,7 @@ def run_fit(
     check_score_name(objectives, metric_name)
     with (
         locked_folder(request, None if earlier is None else earlier.folder) as folder,
-        connected(request.settings.callbacks) as trackers,
+        connected(request.settings.callbacks, folder) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
         cpu_threads(num_threads),
     ):
@@ -131,7 +131,7 @@ def run_fit(
         advice = f"If trials have been trained, continue with: saccade resume {root}"
         with log, explained_file_errors(folder, advice=advice), _ready_to_resume(folder, root, notify):
             listeners.insert(0, budget)
-            notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
+            notify(RunStarted(str(root), request.num_trials, request.time_limit_s, metric_name))
             if warning:
                 notify(Warned(warning))
             if request.start is not None and request.problem is None:
