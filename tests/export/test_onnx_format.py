@@ -48,7 +48,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "MobileNetV3": ("mobilenetv3_small_050", {}),
     "EfficientNet": ("test_efficientnet", {}),
     "RegNet": ("regnetx_002", {}),
-    "ConvNeXt": ("test_convnext", {}),
+    "ConvNeXt": ("test_convnext", {"depths": (1, 1, 2, 1)}),
     "ViT": ("vit_tiny_patch16_224", {"img_size": 64, **SMALL}),
     "DINOv2 with registers": ("vit_small_patch14_reg4_dinov2", {"img_size": 56, **SMALL}),
     "SigLIP": ("vit_base_patch16_siglip_224", {"img_size": 64, **SMALL}),
@@ -64,12 +64,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def keep_first_blocks(network: nn.Module) -> None:
-    """Drop blocks of networks without options for that: conversion takes time in proportion to their number."""
+    """Drop repeated blocks of networks without options for that, each of which takes time to convert."""
     stages = (
-        network.blocks if hasattr(network, "conv_stem") else getattr(network, "s3", []) and [network.s3, network.s4]
+        network.blocks if hasattr(network, "conv_stem") else [network.s3, network.s4] if hasattr(network, "s4") else []
     )
-    for stage in stages:
-        for name, _ in list(stage.named_children())[2:]:
+    for number, stage in enumerate(stages):
+        for name, _ in list(stage.named_children())[2 if number == 1 else 1 :]:
             delattr(stage, name)
 
 
