@@ -21,6 +21,7 @@ from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.output import Write, is_asked, json_lines, with_json
 from saccade.cli.predict import explain, predict
+from saccade.cli.report import report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
 from saccade.cli.serve import serve
 from saccade.cli.share import card, push
@@ -109,6 +110,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "fit": _fit_stub,
     "resume": resume,
     "leaderboard": leaderboard,
+    "report": report,
     "choose": choose,
     "evaluate": evaluate,
     "predict": predict,
