@@ -32,6 +32,8 @@ from saccade.events import warnings_in
 
 WRONG = 2  # exit code of a command that failed
 
+_UsageError: Any = typer.BadParameter.__bases__  # of arguments that cannot be parsed
+
 
 class _Commands(TyperGroup):
     """Commands whose errors are a paragraph on standard error instead of a traceback."""
@@ -81,12 +83,12 @@ def _failure(error: BaseException, text: str) -> dict[str, Any]:
     from saccade.cli.results import Failure
 
     code, advice = type(error).__name__, None
-    if isinstance(error, typer.BadParameter.__mro__[2]):  # the errors of arguments that cannot be parsed
+    if isinstance(error, _UsageError):
         code, text, context = "UsageError", error.format_message(), error.ctx
-        advice = f"{context.command_path} --help" if context else None
+        advice = f"saccade {context.info_name} --help" if context and context.parent else "saccade --help"
     elif isinstance(error, KeyboardInterrupt):
         text = "interrupted"
-    return Failure(code=code, message=text, advice=advice).model_dump()
+    return Failure.make(code=code, message=text, advice=advice).model_dump()
 
 
 app = typer.Typer(

@@ -10,6 +10,7 @@ import typer
 
 from saccade.errors import UnknownModelError, UnknownNameError
 
+
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, the run and the pictures.")] = Path("saccade_demo"),
 ) -> Any:
@@ -19,7 +20,7 @@ def demo(
 
     scores = run_demo(out)
     figures = [out / name for name in (PHOTOGRAPHS, PREDICTIONS, WHY)]
-    return DemoResult(scores=scores, runs=[out / "photographs_run", out / "run"], figures=figures)
+    return DemoResult.make(scores=scores, runs=[out / "photographs_run", out / "run"], figures=figures)
 
 
 def doctor() -> Any:
@@ -37,7 +38,7 @@ def doctor() -> Any:
     for fact in examine():
         facts.append(fact)
         print_remark(console, fact.verdict, fact.name, [fact.text], fact.advice)
-    return DoctorResult(facts=facts)
+    return DoctorResult.make(facts=facts)
 
 
 def sample_data(
@@ -65,7 +66,7 @@ def sample_data(
     credits = [source.credit for source in SOURCES.values()]  # noqa: A001
     typer.echo("\n".join(credits))
     typer.echo(f"To train on them: saccade fit {folder} --time-limit 60 --out run")
-    return SampleDataResult(
+    return SampleDataResult.make(
         folder=folder, classes=list(SOURCES), num_images=len(paths), also_written=others, credits=credits
     )
 
@@ -92,9 +93,9 @@ def models(
 
         table = models_table(names)
         typer.echo(table.to_string(index=False))
-        return ModelsResult(models=table.to_dict("records"))
+        return ModelsResult.make(models=table.to_dict("records"))
     typer.echo("\n".join(names))
-    return ModelsResult(models=[{"model": name} for name in names])
+    return ModelsResult.make(models=[{"model": name} for name in names])
 
 
 def schema(
@@ -107,4 +108,4 @@ def schema(
         raise UnknownNameError.of("command", command, RESULTS)
     schemas = {name: schema_of(name) for name in RESULTS if command in (None, name)}
     typer.echo(json.dumps(schemas if command is None else schemas[command], indent=2))
-    return SchemaResult(schemas=schemas)
+    return SchemaResult.make(schemas=schemas)

@@ -75,10 +75,12 @@ def check(
             )
     findings = []
     for finding in report.findings:
-        files = frame.loc[(frame["code"] == finding.code) & frame["part"].map(bool), ["part", "file", "label", "detail"]]
+        files = frame.loc[
+            (frame["code"] == finding.code) & frame["part"].map(bool), ["part", "file", "label", "detail"]
+        ]
         found = {name: getattr(finding, name) for name in ("code", "title", "severity", "message", "what_to_do")}
         findings.append({**found, "files": files.to_dict("records")})
-    return CheckResult(num_images=report.num_images, findings=findings, csv=csv)
+    return CheckResult.make(num_images=report.num_images, findings=findings, csv=csv)
 
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:

@@ -64,7 +64,7 @@ def predict(
             if predictor.classes and not error:
                 values = found.predictions[row].tolist()
                 rows[-1]["probabilities"] = dict(zip(predictor.class_names, values, strict=True))
-        return PredictResult(images=rows, num_unreadable=len(found.errors), csv=csv)
+        return PredictResult.make(images=rows, num_unreadable=len(found.errors), csv=csv)
 
     if csv is None:
         shown = [
@@ -149,4 +149,4 @@ def explain(
         {"image": one.image, "label": one.predicted, "probability": one.probability, "nearest": one.neighbours}
         for one in reasons
     ]
-    return ExplainResult(figure=out, images=explained, num_images=len(files))
+    return ExplainResult.make(figure=out, images=explained, num_images=len(files))

@@ -15,6 +15,7 @@ from saccade.events import Event, Progressed
 
 if TYPE_CHECKING:
     import pandas as pd
+    from typing_extensions import Self
 
     from saccade.inference.saved import SavedPredictor
     from saccade.predictor import ImagePredictor
@@ -29,6 +30,11 @@ class Line(BaseModel):
     @classmethod
     def _as_json(cls, values: Any) -> Any:
         return values if isinstance(values, Line) else json_value(values)
+
+    @classmethod
+    def make(cls, **values: Any) -> Self:
+        """Return a line of values of any types."""
+        return cls(**values)
 
 
 class Result(Line):
@@ -83,7 +89,7 @@ def trial_lines(rows: Iterable[Mapping[str, Any]], weights: Mapping[int, float])
     """Return the rows of `trial_rows` as lines."""
     known = TrialRow.model_fields
     return [
-        TrialRow(
+        TrialRow.make(
             **{
                 "images_per_s": None,
                 **{key: value for key, value in row.items() if key in known},
@@ -149,7 +155,7 @@ class FitResult(PredictorResult):
         from saccade.inference.saved import INTERRUPTED  # slow to import, as torch is
 
         saved = predictor.pipeline.saved
-        return cls(
+        return cls.make(
             **of_predictor(saved),
             run=predictor.path,
             is_interrupted=saved.summary.get(INTERRUPTED, False),
@@ -180,14 +186,14 @@ class LeaderboardResult(Result):
 class Table(Line):
     """A table with names of rows and columns."""
 
-    index: list[str | int | float]
+    index: list[Any]
     columns: list[str]
-    data: list[list[float | int | str | None]]
+    data: list[list[Any]]
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Table:
         """Return a DataFrame as a table."""
-        return cls(index=frame.index.tolist(), columns=list(map(str, frame.columns)), data=frame.to_numpy().tolist())
+        return cls.make(**frame.rename(columns=str).to_dict("split"))
 
 
 class EvaluateResult(Result):
@@ -261,7 +267,15 @@ class FileResult(Result):
         """Return the result for a file or a folder of files."""
         path = Path(file)
         files = path.rglob("*") if path.is_dir() else [path]
-        return cls(file=path, num_bytes=sum(each.stat().st_size for each in files if each.is_file()))
+        return cls.make(file=path, num_bytes=sum(each.stat().st_size for each in files if each.is_file()))
+
+
+class ReportResult(Result):
+    """A report that was written."""
+
+    file: str
+    sections: list[str]
+    """Names of its tables and figures; in Python, ImagePredictor.report().frames has them."""
 
 
 class CardResult(Result):
@@ -405,6 +419,7 @@ RESULTS: dict[str, type[Result]] = {
     "predict": PredictResult,
     "explain": ExplainResult,
     "export": FileResult,
+    "report": ReportResult,
     "serve": ServeResult,
     "card": CardResult,
     "push": PushResult,
@@ -431,12 +446,9 @@ def event_models() -> list[type[BaseModel]]:
     return models
 
 
-def lines_of(command: str) -> TypeAdapter[Any]:
-    """Return the type of the lines that a command writes with ``--json``."""
-    before: list[type[BaseModel]] = event_models() if command in FITS else [Serving] if command == "serve" else []
-    return TypeAdapter(typing.Union[(*before, RESULTS[command], Failure)])  # noqa: UP007
-
-
 def schema_of(command: str) -> dict[str, Any]:
     """Return the JSON Schema of each line that a command writes with ``--json``."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **lines_of(command).json_schema(mode="serialization")}
+    before: list[type[BaseModel]] = event_models() if command in FITS else [Serving] if command == "serve" else []
+    lines: Any = (*before, RESULTS[command], Failure)
+    schema = TypeAdapter(typing.Union[lines]).json_schema(mode="serialization")  # noqa: UP007
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

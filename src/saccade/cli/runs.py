@@ -60,14 +60,14 @@ def leaderboard(
         if rows:
             print_trials(output_console(), as_table(rows, {}))
         typer.echo(advice)
-        return LeaderboardResult(run=run, is_finished=False, trials=trial_lines(rows, {}), advice=advice)
+        return LeaderboardResult.make(run=run, is_finished=False, trials=trial_lines(rows, {}), advice=advice)
     predictor = ImagePredictor.load(run)
     summary = predictor.fit_summary()
     print_trials(output_console(), predictor.leaderboard(), summary)
     if seconds := summary.get("seconds"):
         typer.echo(seconds_line(seconds))
     saved = predictor.pipeline.saved
-    return LeaderboardResult(
+    return LeaderboardResult.make(
         run=run,
         is_finished=True,
         trials=trial_lines(saved.trials, saved.trial_weights),
@@ -109,7 +109,7 @@ def choose(
     chosen.save(out)
     typer.echo(f"result: {chosen.fit_summary()['result']}")
     typer.echo(f"predictor {out}")
-    return PredictorResult(**of_predictor(chosen.pipeline.saved, out))
+    return PredictorResult.make(**of_predictor(chosen.pipeline.saved, out))
 
 
 def evaluate(
@@ -153,6 +153,6 @@ def evaluate(
     for name, score in scores.items():
         typer.echo(f"{name} {score:.4f}" if isinstance(score, float) else f"{name}\n{score.to_string()}")
     tables = {name: Table.of(score) for name, score in scores.items() if not isinstance(score, float)}
-    return EvaluateResult(
+    return EvaluateResult.make(
         metrics={name: score for name, score in scores.items() if name not in tables}, tables=tables
     )

@@ -30,10 +30,10 @@ def serve(model: Model, **settings: Any) -> Any:
     def on_start(name: str, at: str) -> None:
         nonlocal url
         url = at
-        emit(Serving(name=name, url=url).model_dump())
+        emit(Serving.make(name=name, url=url).model_dump())
 
     serve(model, on_start=on_start, **{**settings, "cors": tuple(settings["cors"])})
-    return ServeResult(url=url)
+    return ServeResult.make(url=url)
 
 
 def _options() -> list[inspect.Parameter]:

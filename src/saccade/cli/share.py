@@ -33,7 +33,7 @@ def card(
     found = ImagePredictor.load(run, verbosity=1).model_card(name, dataset=dataset, license=license)
     file = None if out is None else found.save(out)
     typer.echo(found.text if file is None else f"written to {file}\n", nl=False)
-    return CardResult(text=found.text, file=file)
+    return CardResult.make(text=found.text, file=file)
 
 
 def push(
@@ -60,4 +60,4 @@ def push(
     address = predictor.push_to_hub(repo, **options, dataset=dataset, license=license)  # type: ignore[arg-type]
     typer.echo(f"pushed to {address}")
     typer.echo(f"load it by ImagePredictor.from_hub({repo!r})")
-    return PushResult(repo=repo, url=address)
+    return PushResult.make(repo=repo, url=address)
