@@ -67,14 +67,9 @@ class ValidationRecord:
             kept = np.sort(order[: MAX_NUMBERS // problem.num_outputs])
             targets, predictions, adjusted = targets[kept], predictions[kept], adjusted[kept]
             rows = rows[kept] if len(rows) else rows
-        counts = np.zeros(0, np.int64)
-        if problem.has_one_class:
-            counts = np.bincount(train_targets, minlength=len(problem.classes))
-        elif problem.has_classes:
-            counts = (train_targets > 0).sum(0)
         named = tuple(paths[row] for row in rows.tolist()) if len(paths) else ()
         named = named if any(named) and sum(map(len, named)) <= MAX_PATH_BYTES // 4 else ()
-        numbers = counts.astype(np.int64), len(train_targets), num_val
+        numbers = problem.class_counts(train_targets), len(train_targets), num_val
         return cls(targets, predictions, adjusted, *numbers, rows.astype(np.int64), named)
 
     def save(self, folder: Path, key: str) -> None:
