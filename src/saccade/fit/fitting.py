@@ -73,7 +73,7 @@ from saccade.space import Dict
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
-from saccade.study.progress import ProgressDisplay
+from saccade.study.display.progress import ProgressDisplay
 from saccade.study.study import Study
 from saccade.study.trackers import connected
 from saccade.study.trial import Trial
@@ -131,7 +131,7 @@ def run_fit(
         advice = f"If trials have been trained, continue with: saccade resume {root}"
         with log, explained_file_errors(folder, advice=advice), _ready_to_resume(folder, root, notify):
             listeners.insert(0, budget)
-            notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
+            notify(RunStarted(str(root), request.num_trials, request.time_limit_s, deadline.elapsed_s()))
             if warning:
                 notify(Warned(warning))
             if request.start is not None and request.problem is None:

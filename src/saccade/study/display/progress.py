@@ -1,13 +1,15 @@
-"""The progress of a run on standard error: live bars on a terminal, plain lines elsewhere."""
+"""The progress of a run: lines on standard error, and under them a live display in a terminal or a notebook."""
 
 from __future__ import annotations
 
+import contextvars
+import os
+import sys
+import threading
 from collections.abc import Sequence
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from saccade.errors import count_of
 from saccade.events import (
@@ -18,7 +20,6 @@ from saccade.events import (
     JobFailed,
     JobStarted,
     NetworksScreened,
-    Progressed,
     PseudoLabelled,
     RunFinished,
     RunPlanned,
@@ -26,37 +27,56 @@ from saccade.events import (
     TrialCreated,
     Warned,
 )
+from saccade.study.display.frame import frame, number
+from saccade.study.display.memory import memory_of
+from saccade.study.display.screens import NotebookScreen, Screen, TerminalScreen
+from saccade.study.display.state import RunState, config_text
 from saccade.study.trial import Trial
+
+REFRESH_S = 0.5
+MEMORY_DRAWS = 4  # the memory is measured each time that the display was drawn so often
 
 
 class ProgressDisplay:
     """A listener that shows events, on standard error by default; use it as a context manager.
 
     `verbosity` 0 is silent; 1 shows warnings, failures and the result; 2 shows trials as well; 3 shows every epoch.
+    From 2 a terminal or a notebook has a live display under these lines, until the end of the context.
     """
 
-    def __init__(self, verbosity: int, metric: str, console: Console | None = None) -> None:
-        self.verbosity, self.metric = verbosity, metric
-        self.console = console or Console(stderr=True, soft_wrap=True)
-        is_live = verbosity >= 2 and self.console.is_terminal
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._live = Progress(*columns, console=self.console, transient=True) if is_live else None
-        self._bars: dict[object, TaskID] = {}
-        self._best: dict[int, EpochDone] = {}
-        self._num_epochs: dict[int, int] = {}  # of each trial's configuration
+    def __init__(self, verbosity: int, metric: str, console: Console | None = None, state: RunState | None = None, pid: int | None = None) -> None:
+        self.verbosity = verbosity
+        self.console = console or make_console()
+        self.state = state or RunState(metric)
+        self._screen: Screen | None = None
+        if verbosity >= 2 and self.console.is_jupyter:
+            self._screen = NotebookScreen()
+        elif verbosity >= 2 and self.console.is_terminal and self.console.is_interactive:
+            self._screen = None if self.console.legacy_windows else TerminalScreen(self.console)
+        self._pid = os.getpid() if pid is None else pid
+        self._lock = threading.Lock()  # of the state
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
         self._new: set[int] = set()  # trials whose first job has not started
 
     def __enter__(self) -> ProgressDisplay:  # noqa: PYI034  Self is newer than Python 3.10
-        if self._live:
-            self._live.start()
+        if self._screen is not None:
+            # A notebook knows by the context to which cell the output belongs.
+            run = contextvars.copy_context().run
+            self._thread = threading.Thread(target=run, args=(self._refresh_repeatedly,), daemon=True)
+            self._thread.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._live:
-            self._live.stop()
+        self._is_over.set()
+        if self._thread is not None and self._screen is not None:
+            self._thread.join()
+            self._screen.close()
 
     def __call__(self, event: Event) -> None:  # noqa: C901  one case for each event
         """Show one event."""
+        self.tell(event)
+        trials = self.state.record.trials
         match event:
             case RunStarted():
                 time = "no time limit" if event.time_limit_s is None else f"time limit {_seconds(event.time_limit_s)}"
@@ -69,14 +89,12 @@ class ProgressDisplay:
                 self._print(2, f"[dim]networks: {escape(', '.join(event.networks))}[/dim]")
                 self._print(2, event.advice)
             case NetworksScreened():
-                kept = ", ".join(f"{name} {_number(score)}" for name, score in event.scores.items())
+                kept = ", ".join(f"{name} {number(score)}" for name, score in event.scores.items())
                 text = f"kept {len(event.scores)} of {event.num_networks} networks by short probes: {kept}"
                 text = text if event.scores else "no short probe was complete, so no network was dropped by its score"
                 self._print(2, f"{escape(text)}  [dim]{_seconds(event.seconds)}[/dim]")
                 for name, reason in event.left_out.items():
                     self._print(3, f"[dim]{escape(f'{name} was not probed: {reason}')}[/dim]")
-            case Progressed():
-                self._bar(event.what, event.what, event.done, event.total)
             case DataReady():
                 classes = f", {event.num_classes} classes" if event.num_classes else ""
                 num_images = f"{event.num_train} training images, {event.num_val} validation images{classes}"
@@ -89,84 +107,76 @@ class ProgressDisplay:
                 self._print(1, f"[yellow]warning:[/yellow] {escape(event.shown())}")
             case TrialCreated():
                 self._new.add(event.trial)
-                self._num_epochs[event.trial] = event.config.get("epochs") or 0
-                self._print(2, f"trial {event.trial}  [dim]{escape(_config(event.config))}[/dim]")
+                self._print(2, f"trial {event.trial}  [dim]{escape(config_text(event.config))}[/dim]")
             case JobStarted():
                 if event.trial not in self._new:
                     self._print(2, f"trial {event.trial}  [dim]continues[/dim]")
                 self._new.discard(event.trial)
-                self._bar(event.trial, f"trial {event.trial}", 0, self._num_epochs.get(event.trial, 0))
             case EpochDone():
-                best = self._best.get(event.trial)
-                if best is None or event.score > best.score:
-                    self._best[event.trial] = event
-                name = f"trial {event.trial}"
-                self._bar(event.trial, name, event.epoch, self._num_epochs.get(event.trial) or event.epoch)
-                epoch = _epoch(event.epoch)
-                text = f"  {name}  {epoch}  {self._score(event)}  [dim]{_seconds(event.seconds)}[/dim]"
-                self._print(3, text)
+                text = f"{_epoch(event.epoch)}  {self._score(event)}  [dim]{_seconds(event.seconds)}[/dim]"
+                self._print(3, f"  trial {event.trial}  {text}")
             case JobDone():
-                self._end_bar(event.trial)
-                if best := self._best.get(event.trial):
+                if best := trials[event.trial].best_report:
                     reason = event.reason or ("paused" if event.status == "paused" else "")
                     why = f"  [dim]{escape(reason)}[/dim]" if reason else ""
                     self._print(2, f"  trial {event.trial}  {self._score(best)} in {_epoch(best.epoch)}{why}")
             case JobFailed():
-                self._end_bar(event.trial)
                 self._print(1, f"trial {event.trial}  [red]failed:[/red] {escape(event.reason)}")
                 self._print(3, escape(event.traceback))
             case RunFinished() if event.score is not None:
-                best = self._best.get(event.best_trial or 0)
-                score = self._score(best) if best else f"{self.metric} {_number(event.score)}"
+                best = next((each.best_report for each in trials if each.number == event.best_trial), None)
+                score = self._score(best) if best else f"{self.state.metric} {number(event.score)}"
                 text = escape(event.result or f"trial {event.best_trial}, {score}")
                 self._print(1, f"[bold]result: {text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
+    def tell(self, event: Event, at_s: float | None = None) -> None:
+        """Apply an event to the state only, which happened at `at_s` of its clock; None is now."""
+        with self._lock:
+            self.state(event, at_s)
+
     def recall(self, trials: Sequence[Trial]) -> None:
         """Add the trials of earlier sessions of the same run."""
-        for trial in trials:
-            self._num_epochs[trial.number] = trial.config.get("epochs") or 0
-            if trial.best_report is not None:
-                self._best[trial.number] = trial.best_report
-        if self._best:
-            best = max(self._best.values(), key=lambda report: report.score)
+        with self._lock:
+            self.state.recall(trials)
+        if (best := self.state.record.best_trial) is not None and best.best_report is not None:
             num = count_of(len(trials), "trial")
-            self._print(2, f"resuming after {num}, the best of which has {self._score(best)}")
+            self._print(2, f"resuming after {num}, the best of which has {self._score(best.best_report)}")
 
-    def _score(self, event: EpochDone) -> str:
-        """Return the metric: where lower values are better, the score is its negative."""
-        return f"{self.metric} {_number(event.metrics.get(self.metric, event.score))}"
+    def _refresh_repeatedly(self) -> None:
+        """Draw the live display while the run works, in a thread of its own."""
+        assert self._screen is not None
+        num_draws, memory = 0, None
+        while not self._is_over.wait(REFRESH_S):
+            if num_draws % MEMORY_DRAWS == 0:
+                memory = memory_of(self._pid)
+            num_draws += 1
+            with self._lock:
+                lines = frame(self.state, self._screen.width, memory)
+            self._screen.draw(lines)
+
+    def _score(self, report: EpochDone) -> str:
+        return f"{self.state.metric} {number(self.state.value(report))}"
 
     def _print(self, level: int, text: str) -> None:
         if self.verbosity >= level and text:
-            self.console.print(text, highlight=False)
-
-    def _bar(self, key: object, text: str, done: int, total: int) -> None:
-        if self._live is None or not total:
-            return
-        if key not in self._bars:
-            self._bars[key] = self._live.add_task(text, total=total)
-        self._live.update(self._bars[key], completed=done, total=total)
-        if done >= total:
-            self._end_bar(key)
-
-    def _end_bar(self, key: object) -> None:
-        if self._live is not None and key in self._bars:
-            self._live.remove_task(self._bars.pop(key))
+            if self._screen is None:
+                self.console.print(text, highlight=False)
+            else:
+                self._screen.print(text)
 
 
-def _config(config: dict[str, Any]) -> str:
-    def shown(value: Any) -> str:
-        return f"{value:.3g}" if isinstance(value, float) else str(value)
+def make_console(*, stderr: bool = True) -> Console:
+    """Return the console of standard error or output, which is interactive only on a terminal of a person.
 
-    return "  ".join(f"{name}={shown(value)}" for name, value in config.items())
+    Log files of continuous integration may have colours, as by FORCE_COLOR, but nothing in them is erased again.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    is_terminal = stream is not None and stream.isatty() and not os.environ.get("CI")
+    return Console(stderr=stderr, soft_wrap=True, force_interactive=None if is_terminal else False)
 
 
 def _epoch(number: int) -> str:
     return f"epoch {number}" if number else "epoch 0 (linear probe)"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def _seconds(seconds: float) -> str:
