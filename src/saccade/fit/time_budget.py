@@ -9,11 +9,12 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, NetworksScreened, PhaseDone, TrialCreated
+from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, PhaseDone, TrialCreated
 from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
+from saccade.study.time_use import TimeUse
 from saccade.study.trial import Trial
 
 Phase = Literal[
@@ -60,11 +61,7 @@ class TimeBudget:
     def __init__(self, deadline: Deadline, used_s: float, notify: Listener) -> None:
         self.deadline, self.notify = deadline, notify
         self.reserve = FinishingReserve(deadline)
-        self._phase: Phase = "preparing"
-        self._start_s = used_s
-        self._seconds: dict[str, float] = {"earlier": used_s}
-        self._worker_s: dict[str, float] = dict.fromkeys(("probes", "training", "validation"), 0.0)
-        self._num_workers = 1
+        self._use = TimeUse(used_s)
 
     def part(self, phase: Phase | Literal["measuring speed"]) -> Deadline:
         """Return when a phase must end, so that time is left for those that follow."""
@@ -82,45 +79,28 @@ class TimeBudget:
             case _:
                 return self.deadline
 
-    def begin(self, phase: Phase, num_workers: int = 1) -> None:
-        """End the current phase, and begin the next; the search names its number of workers."""
-        now_s = self.deadline.elapsed_s()
-        self.notify(PhaseDone(self._phase, self._start_s, now_s - self._start_s))
-        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now_s - self._start_s
-        self._phase, self._start_s = phase, now_s
-        if phase == "search":
-            self._num_workers = num_workers
+    def begin(self, phase: Phase) -> None:
+        """End the current phase, and begin the next."""
+        now_s, use = self.deadline.elapsed_s(), self._use
+        done = PhaseDone(use.phase, use.start_s, now_s - use.start_s, phase)
+        use.add(done, now_s)
+        self.notify(done)
 
     def __call__(self, event: Event) -> None:
-        """Measure the search and what must be reserved after it, by an event."""
+        """Measure the run and what must be reserved after the search, by an event."""
         self.reserve(event)
-        if isinstance(event, NetworksScreened):
-            self._worker_s["probes"] += event.seconds * self._num_workers
-        if isinstance(event, EpochDone) and self._phase == "search":
-            if event.epoch == 0:  # the linear probe
-                self._worker_s["probes"] += event.seconds
-            else:
-                self._worker_s["training"] += event.metrics.get("train_s", 0.0)
-                self._worker_s["validation"] += event.metrics.get("val_s", 0.0)
+        if not isinstance(event, PhaseDone):
+            self._use.add(event, self.deadline.elapsed_s())
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each phase so far; they add up to the last one, ``total``.
 
         ``earlier`` is the time of earlier processes of the run. The search is divided into ``probes`` (linear probes),
-        ``training``, ``validation`` and ``overhead``: searcher and scheduler, set-up of trials, checkpoints, idle
-        workers. With several workers, these are averages over them. Phases that did not take place are left out.
+        ``training``, ``validation``, ``idle`` (worker processes without a job) and ``overhead``: searcher and
+        scheduler, set-up of trials, checkpoints. With several workers, these are averages over them. Phases that did
+        not take place are left out.
         """
-        total_s = self.deadline.elapsed_s()
-        seconds = dict(self._seconds)
-        seconds[self._phase] = seconds.get(self._phase, 0.0) + total_s - self._start_s
-        found: dict[str, float] = {}
-        for phase, phase_s in seconds.items():
-            if phase == "search":
-                parts_s = {name: worker_s / self._num_workers for name, worker_s in self._worker_s.items()}
-                found |= {**parts_s, "overhead": phase_s - sum(parts_s.values())}
-            else:
-                found[phase] = phase_s
-        return {**{name: value for name, value in found.items() if value}, "total": total_s}
+        return self._use.seconds(self.deadline.elapsed_s())
 
 
 class FinishingReserve:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from saccade.errors import count_of
-from saccade.study.display.state import Phase, RunState, config_text
+from saccade.study.display.state import RunState, config_text
 from saccade.study.trial import Trial
 
 MAX_LINES, MAX_WIDTH = 12, 120
@@ -17,20 +17,24 @@ _LABEL = 10  # columns of the words on the left
 _NARROW = 76  # columns below which statuses without trials are left out
 _SPARKS = "▁▂▃▄▅▆▇█"
 _COLOURS = {
-    **dict.fromkeys(("earlier", "preparing", "finishing"), "bright_black"),
-    **{"decoding": "blue", "checking": "cyan", "search": "green", "distillation": "yellow"},
+    **dict.fromkeys(("earlier", "preparing", "idle", "overhead"), "bright_black"),
+    **{"decoding": "blue", "checking": "cyan", "probes": "yellow", "training": "green", "validation": "cyan"},
+    "search": "green",
 }  # all others are magenta
 _STATUS_COLOURS = {"running": "green", "failed": "red"}
 
 
-def frame(state: RunState, width: int, memory: int | None = None) -> list[Text]:
+def frame(state: RunState, width: int, memory: int | None = None, *, has_colours: bool = True) -> list[Text]:
     """Return the lines that show a run, without ends of lines; `memory` is in bytes, None if it is not known."""
     width = min(width, MAX_WIDTH)
-    lines = _lines_of_time(state, width) if state.is_started else []
+    lines = _lines_of_time(state, width, has_colours=has_colours) if state.is_started else []
     if state.record.trials:
         lines += [_trials(state, width), _best(state, width)]
     if state.is_started:
-        lines.append(_speed(state, width, memory))
+        speed = state.images_per_s()
+        about = Text(f"{speed:,.0f} images/s  " if speed else "")
+        about.append("" if memory is None else f"{'memory ' if speed else ''}{memory / 1e9:.1f} GB")
+        lines.append(_labelled("speed" if speed else "memory", about))
     if state.warnings:
         text = Text(f"{len(state.warnings)}: {state.warnings[-1]}", "yellow")
         lines.append(_labelled("warnings", text))
@@ -44,7 +48,7 @@ def frame(state: RunState, width: int, memory: int | None = None) -> list[Text]:
     return lines
 
 
-def _lines_of_time(state: RunState, width: int) -> list[Text]:
+def _lines_of_time(state: RunState, width: int, *, has_colours: bool) -> list[Text]:
     """Return what happens and the time left, the bar of the time limit, and the seconds of each phase."""
     elapsed_s, limit_s = state.elapsed_s(), state.time_limit_s
     if state.is_finished:
@@ -56,24 +60,18 @@ def _lines_of_time(state: RunState, width: int) -> list[Text]:
     room = max(0, width - len(time) - len(state.phase) - len("saccade    "))
     folder = state.folder if len(state.folder) <= room else "…" + state.folder[len(state.folder) - room + 1 :]
     head = Text.assemble(("saccade", "bold"), " ", (folder if room > 12 else "", "dim"), " ", (state.phase, "bold"))
-    phases = list(state.phases)
-    if not state.is_finished:
-        phases.append(Phase(state.phase, phases[-1].end_s if phases else 0.0, elapsed_s))
+    seconds = state.seconds()
     total_s = max(elapsed_s, limit_s or 0.0) or 1.0
-    bar = Text(no_wrap=True)
-    for number, phase in enumerate(phases):
-        # Neighbours have different signs, so that they can be distinguished without colours.
-        end = min(width, round(phase.end_s / total_s * width))
-        bar.append("━═"[number % 2] * (end - len(bar)), _colour(phase.name))
+    bar, legend, end_s = Text(), Text(), 0.0
+    least_s = 0.5 if width >= _NARROW else max(0.5, 0.04 * elapsed_s)
+    for place, (name, spent_s) in enumerate(seconds.items()):
+        end_s += spent_s
+        # Neighbours have different signs where there are no colours.
+        sign = "━" if has_colours or place % 2 else "═"
+        bar.append(sign * (min(width, round(end_s / total_s * width)) - len(bar)), _colour(name))
+        if spent_s >= least_s:
+            legend.append("■ ", _colour(name)).append(f"{name} {_short(spent_s)}  ", "dim")
     bar.append("─" * (width - len(bar)), "dim")
-    seconds: dict[str, float] = {}
-    for phase in phases:
-        seconds[phase.name] = seconds.get(phase.name, 0.0) + phase.end_s - phase.start_s
-    legend = Text(no_wrap=True)
-    least_s = 0.5 if width >= _NARROW else max(0.5, 0.03 * elapsed_s)
-    for name, spent_s in seconds.items():
-        if spent_s >= least_s or name == state.phase:
-            legend.append("■ ", _colour(name)).append(f"{name} {_short(spent_s)}  ", "" if name == state.phase else "dim")
     return [_spread(head, Text(time, "bold"), width), bar, legend]
 
 
@@ -96,18 +94,6 @@ def _best(state: RunState, width: int) -> Text:
     room = width - _LABEL - len(text) - 2
     curve = sparkline(state.best, state.elapsed_s(), max(8, min(40, room)))
     return _spread(_labelled("best", text), Text(curve, "green"), width)
-
-
-def _speed(state: RunState, width: int, memory: int | None) -> Text:
-    """Return the throughput of training, the memory, and what workers did with the time of the search."""
-    speed = state.images_per_s()
-    about = Text(f"{speed:,.0f} images/s" if speed else "")
-    if memory is not None:
-        about.append(f"{'  memory ' if speed else ''}{memory / 1e9:.1f} GB")
-    total_s = sum(state.worker_s.values())
-    parts = ", ".join(f"{name} {part_s / total_s:.0%}" for name, part_s in state.worker_s.most_common() if part_s)
-    right = Text(parts if _LABEL + len(about) + len(parts) + 2 <= width else "", "dim")
-    return _spread(_labelled("speed" if speed else "memory", about), right, width)
 
 
 def _worker(state: RunState, place: int, trial: int | None, width: int) -> Text:

@@ -151,7 +151,7 @@ class ProgressDisplay:
                 memory = memory_of(self._pid)
             num_draws += 1
             with self._lock:
-                lines = frame(self.state, self._screen.width, memory)
+                lines = frame(self.state, self._screen.width, memory, has_colours=self._screen.has_colours)
             self._screen.draw(lines)
 
     def _score(self, report: EpochDone) -> str:

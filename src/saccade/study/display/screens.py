@@ -26,6 +26,8 @@ _LATEST = 8  # lines above the display in a notebook while the run works; all of
 class Screen(ABC):
     """Shows the frames of a live display, and lines that stay above it."""
 
+    has_colours = True
+
     @property
     @abstractmethod
     def width(self) -> int:
@@ -49,6 +51,7 @@ class TerminalScreen(Screen):
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self.has_colours = console.color_system is not None and not console.no_color
         self._live: Live | None = None
         self._lines: Sequence[Text] = ()
 

@@ -14,6 +14,7 @@ from saccade.events import (
     JobDone,
     JobFailed,
     JobStarted,
+    PhaseDone,
     Progressed,
     RunFinished,
     RunPlanned,
@@ -22,17 +23,9 @@ from saccade.events import (
     Warned,
     WorkerLost,
 )
-from saccade.events import PhaseDone as PhaseDone
 from saccade.study.life import OpenJob, StudyRecord
+from saccade.study.time_use import TimeUse
 from saccade.study.trial import Status, Trial
-
-
-class Phase(NamedTuple):
-    """A part of the time of a run, in seconds of its time limit."""
-
-    name: str
-    start_s: float
-    end_s: float
 
 
 class Task(NamedTuple):
@@ -57,13 +50,11 @@ class RunState:
         self.folder, self.is_started, self.is_finished = "", False, False
         self.time_limit_s: float | None = None
         self.num_trials: int | None = None
-        self.phases: list[Phase] = []  # that have ended
-        self.phase = ""
+        self.use = TimeUse()
         self.tasks: dict[str, Task] = {}
         self.workers: list[int | None] = []  # the trial of each; None is idle
         self.best: list[tuple[float, float]] = []  # seconds of the run, and the best value of the metric from then on
         self.warnings: list[str] = []
-        self.worker_s: Counter[str] = Counter()  # seconds of workers in the search, by what they did
         self._synchronised_s = (0.0, 0.0)  # seconds of the run, and the clock at that moment
 
     def elapsed_s(self) -> float:
@@ -79,14 +70,14 @@ class RunState:
             case RunStarted():
                 self.folder, self.time_limit_s, self.num_trials = event.folder, event.time_limit_s, event.num_trials
                 self.is_started, self.is_finished = True, False
-                self.phase = "preparing"
+                self.use = TimeUse(event.elapsed_s if self.record.trials else 0.0)
                 self.workers.clear()
                 self._synchronised_s = event.elapsed_s, at_s
             case RunPlanned():
                 self.metric = event.metric
             case PhaseDone():
-                self._end_phase(event.phase, event.start_s, event.start_s + event.seconds)
-                self.phase = event.next_phase or "finishing"
+                if event.phase == "preparing":
+                    self.use = TimeUse(event.start_s)
                 self._synchronised_s = event.start_s + event.seconds, at_s
             case Progressed() if event.done >= event.total:
                 self.tasks.pop(event.what, None)
@@ -97,30 +88,36 @@ class RunState:
                 self.warnings.append(" ".join(event.shown().split()))
             case JobStarted():
                 if self.phase == "preparing":  # a search without phases
-                    now_s = self._run_s(at_s)
-                    self._end_phase("preparing", self.phases[-1].end_s if self.phases else 0.0, now_s)
-                    self.phase = "search"
+                    self.use.add(PhaseDone("preparing", 0.0, 0.0, "search"), self._run_s(at_s))
                 self._release(event.trial)
                 idle = self.workers.index(None) if None in self.workers else len(self.workers)
                 self.workers[idle : idle + 1] = [event.trial]
-            case EpochDone():
-                if self.phase == "search":
-                    known = {"training": "train_s", "validation": "val_s"} if event.epoch else {"probes": "seconds"}
-                    times = {"seconds": event.seconds, **event.metrics}
-                    self.worker_s.update({name: times.get(key, 0.0) for name, key in known.items()})
-                self._note_best(at_s)
             case JobDone() | JobFailed():
                 self._release(event.trial)
-                self._note_best(at_s)
             case WorkerLost():
                 while len(self.workers) > event.num_workers and self.workers[-1] is None:
                     self.workers.pop()
             case RunFinished():
-                now_s = max(event.seconds, self._run_s(at_s))
-                self._end_phase(self.phase, self.phases[-1].end_s if self.phases else 0.0, now_s)
-                self._synchronised_s, self.is_finished, self.phase = (now_s, at_s), True, "finished"
+                self._synchronised_s, self.is_finished = (max(event.seconds, self._run_s(at_s)), at_s), True
                 self.workers.clear()
                 self.tasks.clear()
+        if self.is_started:
+            self.use.add(event, self._run_s(at_s))
+        if isinstance(event, EpochDone | JobFailed):
+            self._note_best(at_s)
+
+    @property
+    def phase(self) -> str:
+        """What the run does."""
+        return "finished" if self.is_finished else self.use.phase
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of the time limit that each part of the run has used, in their order."""
+        seconds = self.use.seconds(self.elapsed_s())
+        del seconds["total"]
+        if seconds.keys().isdisjoint(("probes", "training", "validation")):  # a search of any function
+            seconds = {"search" if name in ("idle", "overhead") else name: spent_s for name, spent_s in seconds.items()}
+        return seconds
 
     def recall(self, trials: Sequence[Trial]) -> None:
         """Add the trials of earlier sessions of the run."""
@@ -160,12 +157,6 @@ class RunState:
     def _run_s(self, at_s: float) -> float:
         run_s, clock_s = self._synchronised_s
         return run_s + max(0.0, at_s - clock_s)
-
-    def _end_phase(self, name: str, start_s: float, end_s: float) -> None:
-        before_s = self.phases[-1].end_s if self.phases else 0.0
-        if start_s > before_s:
-            self.phases.append(Phase("earlier", before_s, start_s))
-        self.phases.append(Phase(name, max(start_s, before_s), max(end_s, before_s)))
 
     def _release(self, trial: int) -> None:
         self.workers[:] = [None if each == trial else each for each in self.workers]
