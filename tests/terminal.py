@@ -70,8 +70,8 @@ class Screen:
         lines: list[str] = []
         for row, is_joined in zip(self.rows, self.is_joined, strict=True):
             lines[-1:] = [lines[-1] + row] if is_joined else [*lines[-1:], row]
-        below = len(self.rows) - 1 - self.row
-        assert below == 0, "the cursor is expected in the last row"
+        assert not any(self.rows[self.row + 1 :]), "the cursor is expected in the last row with text"
+        lines = lines[: len(lines) - (len(self.rows) - 1 - self.row)]
         self.width = width
         self.rows, self.is_joined = [], []
         for line in lines:
@@ -82,7 +82,7 @@ class Screen:
 
     @property
     def text(self) -> str:
-        return "\n".join(row.rstrip() for row in self.rows)
+        return "\n".join(row.rstrip() for row in self.rows).rstrip()
 
 
 class Program:
@@ -105,6 +105,14 @@ class Program:
             preexec_fn=_lead_session,  # so that Ctrl-C of the terminal reaches the program
         )
         os.close(other)
+
+    def __enter__(self) -> Program:  # noqa: PYI034  Self is newer than Python 3.10
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._own)
 
     def read(self, timeout_s: float = 0.05) -> bool:
         """Read what the program writes; return False at its end."""
@@ -141,9 +149,7 @@ class Program:
         while self.read() and time.monotonic() < end_s:
             pass
         self.is_echoing = bool(termios.tcgetattr(self._own)[3] & termios.ECHO)
-        code = self.process.wait(timeout=max(1.0, end_s - time.monotonic()))
-        os.close(self._own)
-        return code
+        return self.process.wait(timeout=max(1.0, end_s - time.monotonic()))
 
     def _set_size(self, width: int, height: int) -> None:
         fcntl.ioctl(self._own, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))

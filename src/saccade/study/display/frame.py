@@ -17,9 +17,12 @@ _LABEL = 10  # columns of the words on the left
 _NARROW = 76  # columns below which statuses without trials are left out
 _SPARKS = "▁▂▃▄▅▆▇█"
 _COLOURS = {
-    **dict.fromkeys(("earlier", "preparing", "idle", "overhead"), "bright_black"),
-    **{"decoding": "blue", "checking": "cyan", "probes": "yellow", "training": "green", "validation": "cyan"},
-    "search": "green",
+    **dict.fromkeys(("earlier", "preparing", "idle", "search"), "bright_black"),
+    "decoding": "blue",
+    "checking": "bright_blue",
+    "probes": "yellow",
+    "training": "green",
+    "validation": "cyan",
 }  # all others are magenta
 _STATUS_COLOURS = {"running": "green", "failed": "red"}
 
@@ -33,7 +36,9 @@ def frame(state: RunState, width: int, memory: int | None = None, *, has_colours
     if state.is_started:
         speed = state.images_per_s()
         about = Text(f"{speed:,.0f} images/s  " if speed else "")
-        about.append("" if memory is None else f"{'memory ' if speed else ''}{memory / 1e9:.1f} GB")
+        if memory is not None:
+            size = f"{memory / 1e9:.1f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB"
+            about.append(f"{'memory ' if speed else ''}{size}")
         lines.append(_labelled("speed" if speed else "memory", about))
     if state.warnings:
         text = Text(f"{len(state.warnings)}: {state.warnings[-1]}", "yellow")
@@ -62,17 +67,18 @@ def _lines_of_time(state: RunState, width: int, *, has_colours: bool) -> list[Te
     head = Text.assemble(("saccade", "bold"), " ", (folder if room > 12 else "", "dim"), " ", (state.phase, "bold"))
     seconds = state.seconds()
     total_s = max(elapsed_s, limit_s or 0.0) or 1.0
-    bar, legend, end_s = Text(), Text(), 0.0
-    least_s = 0.5 if width >= _NARROW else max(0.5, 0.04 * elapsed_s)
+    bar, end_s = Text(), 0.0
     for place, (name, spent_s) in enumerate(seconds.items()):
         end_s += spent_s
         # Neighbours have different signs where there are no colours.
         sign = "━" if has_colours or place % 2 else "═"
         bar.append(sign * (min(width, round(end_s / total_s * width)) - len(bar)), _colour(name))
-        if spent_s >= least_s:
-            legend.append("■ ", _colour(name)).append(f"{name} {_short(spent_s)}  ", "dim")
     bar.append("─" * (width - len(bar)), "dim")
-    return [_spread(head, Text(time, "bold"), width), bar, legend]
+    legend = {name: f"{name} {_short(spent_s)}" for name, spent_s in seconds.items() if spent_s >= 0.5}
+    while sum(len(text) + 4 for text in legend.values()) > width + 2:
+        del legend[min(legend, key=lambda name: seconds[name])]
+    names = Text("  ").join(Text.assemble(("■ ", _colour(name)), (text, "dim")) for name, text in legend.items())
+    return [_spread(head, Text(time, "bold"), width), bar, names]
 
 
 def _trials(state: RunState, width: int) -> Text:

@@ -44,7 +44,14 @@ class ProgressDisplay:
     From 2 a terminal or a notebook has a live display under these lines, until the end of the context.
     """
 
-    def __init__(self, verbosity: int, metric: str, console: Console | None = None, state: RunState | None = None, pid: int | None = None) -> None:
+    def __init__(
+        self,
+        verbosity: int,
+        metric: str,
+        console: Console | None = None,
+        state: RunState | None = None,
+        pid: int | None = None,
+    ) -> None:
         self.verbosity = verbosity
         self.console = console or make_console()
         self.state = state or RunState(metric)
@@ -81,9 +88,9 @@ class ProgressDisplay:
             case RunStarted():
                 time = "no time limit" if event.time_limit_s is None else f"time limit {_seconds(event.time_limit_s)}"
                 num = event.num_trials
-                trials = "any number of trials" if num is None else count_of(num, "trial")
+                how_many = "any number of trials" if num is None else count_of(num, "trial")
                 where = f" in {escape(event.folder)}" if event.folder else ""
-                self._print(2, f"[bold]saccade[/bold] run{where}  [dim]({time}, {trials})[/dim]")
+                self._print(2, f"[bold]saccade[/bold] run{where}  [dim]({time}, {how_many})[/dim]")
             case RunPlanned():
                 self._print(2, f"{event.problem}, metric {event.metric}, {event.device}, trials {event.executor}")
                 self._print(2, f"[dim]networks: {escape(', '.join(event.networks))}[/dim]")

@@ -57,8 +57,8 @@ class TerminalScreen(Screen):
 
     @property
     def width(self) -> int:
-        """Columns of the terminal, without the last one, after which some terminals wrap."""
-        return self._console.width - 1
+        """Columns of the terminal, with room for the ^C^C that it shows when the user ends the run."""
+        return max(20, self._console.width - 5)
 
     def draw(self, lines: Sequence[Text]) -> None:
         """Show a frame in place of the last one, in one write; nothing is written if it is the same."""
@@ -67,7 +67,9 @@ class TerminalScreen(Screen):
             return
         if self._live is None:  # only now, since short work needs no display
             is_stdout_shown = sys.stdout is not None and sys.stdout.isatty()
-            self._live = Live(console=self._console, auto_refresh=False, transient=True, redirect_stdout=is_stdout_shown)
+            self._live = Live(
+                console=self._console, auto_refresh=False, transient=True, redirect_stdout=is_stdout_shown
+            )
             self._live.start()
         self._unwrap()
         self._lines = lines
@@ -117,19 +119,26 @@ class NotebookScreen(Screen):
         self._show(html_of(self._printed))
 
     def _show(self, html: str) -> None:
-        from IPython.display import HTML, display
+        from IPython import display
 
         if html == self._shown:
             return
         self._shown = html
         if self._handle is None:
-            self._handle = display(HTML(html), display_id=True)
+            self._handle = display.display(display.HTML(html), display_id=True)  # type: ignore[no-untyped-call]
         else:
-            self._handle.update(HTML(html))
+            self._handle.update(display.HTML(html))  # type: ignore[no-untyped-call]
 
 
 def html_of(lines: Sequence[Text]) -> str:
     """Return lines of a terminal as HTML."""
-    console = Console(file=io.StringIO(), record=True, width=10_000, force_jupyter=False, color_system="truecolor", force_terminal=True)
+    console = Console(
+        file=io.StringIO(),
+        record=True,
+        width=10_000,
+        force_jupyter=False,
+        color_system="truecolor",
+        force_terminal=True,
+    )
     console.print(Text("\n").join(lines), soft_wrap=True)
     return console.export_html(inline_styles=True, code_format=_PAGE)

@@ -19,7 +19,6 @@ from saccade.events import (
     RunFinished,
     RunPlanned,
     RunStarted,
-    TrialCreated,
     Warned,
     WorkerLost,
 )
@@ -114,10 +113,10 @@ class RunState:
     def seconds(self) -> dict[str, float]:
         """Return the seconds of the time limit that each part of the run has used, in their order."""
         seconds = self.use.seconds(self.elapsed_s())
-        del seconds["total"]
-        if seconds.keys().isdisjoint(("probes", "training", "validation")):  # a search of any function
-            seconds = {"search" if name in ("idle", "overhead") else name: spent_s for name, spent_s in seconds.items()}
-        return seconds
+        total_s = seconds.pop("total")
+        if "overhead" in seconds:  # in the middle of an epoch, most of it is training that was not reported yet
+            seconds = {"search" if name == "overhead" else name: spent_s for name, spent_s in seconds.items()}
+        return {name: spent_s for name, spent_s in seconds.items() if 0 < spent_s <= total_s}
 
     def recall(self, trials: Sequence[Trial]) -> None:
         """Add the trials of earlier sessions of the run."""
@@ -132,7 +131,7 @@ class RunState:
     def counts(self) -> dict[str, int]:
         """Return the number of trials by status; those of a killed session that are to be continued are paused."""
         running = {trial for trial in self.workers if trial is not None}
-        found = Counter(
+        found: Counter[Status] = Counter(
             Status.PAUSED if trial.status is Status.RUNNING else trial.status
             for trial in self.record.trials
             if trial.number not in running
@@ -151,7 +150,9 @@ class RunState:
     def images_per_s(self) -> float:
         """Return how many images all workers train on in a second, by the last epoch of each trial that runs."""
         reports = [self.record.trials[number].reports[-1:] for number in self.workers if number is not None]
-        speeds = [(last.metrics.get("num_images", 0.0), last.metrics.get("train_s", 0.0)) for (last,) in filter(None, reports)]
+        speeds = [
+            (last.metrics.get("num_images", 0.0), last.metrics.get("train_s", 0.0)) for (last,) in filter(None, reports)
+        ]
         return sum(num / seconds for num, seconds in speeds if seconds > 0)
 
     def _run_s(self, at_s: float) -> float:
