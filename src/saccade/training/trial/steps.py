@@ -93,7 +93,8 @@ class Steps:
 
         `validation_s` maps the seconds per image in training to those of a validation. Returns ``train_loss``,
         ``train_part`` (fraction of the images), ``data_s`` (waiting for images), ``num_images`` and, for
-        classification, ``train_acc``; and whether all steps were taken. Raises a DivergedError if the loss is not finite.
+        classification, ``train_acc``; and whether all steps were taken. Raises a DivergedError if
+        the loss is not finite.
         """
         number, num_steps = self.num_epochs, len(self.batches)
         seed_generators(self.recipe.seed, number)
