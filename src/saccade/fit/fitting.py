@@ -74,10 +74,10 @@ from saccade.selection.finishing import drop_weights, select_networks, write_fea
 from saccade.selection.folds import CrossValidation
 from saccade.space import Dict
 from saccade.space.flat_form import scales
+from saccade.study.display.progress import ProgressDisplay
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
-from saccade.study.progress import ProgressDisplay
 from saccade.study.run_folder import environment
 from saccade.study.study import Study
 from saccade.study.trackers import connected
@@ -144,7 +144,7 @@ def run_fit(
             listeners.insert(0, budget)
             machine = environment("torch", "torchvision", "timm", "optuna", "Pillow")
             limits = request.num_trials, request.time_limit_s
-            notify(RunStarted(str(root), *limits, machine, scales(request.space)))
+            notify(RunStarted(str(root), *limits, machine, scales(request.space), deadline.elapsed_s()))
             if warning:
                 notify(Warned(warning))
             if request.start is not None and request.problem is None:
