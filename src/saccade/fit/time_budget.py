@@ -9,15 +9,16 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, NetworksScreened, PhaseDone, TrialCreated
+from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, PhaseDone, TrialCreated
 from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
+from saccade.study.time_use import TimeUse
 from saccade.study.trial import Trial
 
 Phase = Literal[
-    "preparing", "decoding", "checking", "search", "refit", "folds", "selection", "distillation", "finishing"
+    "preparing", "decoding", "checking", "search", "refit", "folds", "selection", "distillation", "finishing", "report"
 ]
 
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0  # of the limit, for decoding; but some images must be there
@@ -60,11 +61,7 @@ class TimeBudget:
     def __init__(self, deadline: Deadline, used_s: float, notify: Listener) -> None:
         self.deadline, self.notify = deadline, notify
         self.reserve = FinishingReserve(deadline)
-        self._phase: Phase = "preparing"
-        self._start_s = used_s
-        self._seconds: dict[str, float] = {"earlier": used_s}
-        self._worker_s: dict[str, float] = dict.fromkeys(("probes", "training", "validation"), 0.0)
-        self._num_workers = 1
+        self._use = TimeUse(used_s)
 
     def part(self, phase: Phase | Literal["measuring speed"]) -> Deadline:
         """Return when a phase must end, so that time is left for those that follow."""
@@ -82,45 +79,28 @@ class TimeBudget:
             case _:
                 return self.deadline
 
-    def begin(self, phase: Phase, num_workers: int = 1) -> None:
-        """End the current phase, and begin the next; the search names its number of workers."""
-        now_s = self.deadline.elapsed_s()
-        self.notify(PhaseDone(self._phase, self._start_s, now_s - self._start_s))
-        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now_s - self._start_s
-        self._phase, self._start_s = phase, now_s
-        if phase == "search":
-            self._num_workers = num_workers
+    def begin(self, phase: Phase) -> None:
+        """End the current phase, and begin the next."""
+        now_s, use = self.deadline.elapsed_s(), self._use
+        done = PhaseDone(use.phase, use.start_s, now_s - use.start_s, phase)
+        use.add(done, now_s)
+        self.notify(done)
 
     def __call__(self, event: Event) -> None:
-        """Measure the search and what must be reserved after it, by an event."""
+        """Measure the run and what must be reserved after the search, by an event."""
         self.reserve(event)
-        if isinstance(event, NetworksScreened):
-            self._worker_s["probes"] += event.seconds * self._num_workers
-        if isinstance(event, EpochDone) and self._phase == "search":
-            if event.epoch == 0:  # the linear probe
-                self._worker_s["probes"] += event.seconds
-            else:
-                self._worker_s["training"] += event.metrics.get("train_s", 0.0)
-                self._worker_s["validation"] += event.metrics.get("val_s", 0.0)
+        if not isinstance(event, PhaseDone):
+            self._use.add(event, self.deadline.elapsed_s())
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each phase so far; they add up to the last one, ``total``.
 
         ``earlier`` is the time of earlier processes of the run. The search is divided into ``probes`` (linear probes),
-        ``training``, ``validation`` and ``overhead``: searcher and scheduler, set-up of trials, checkpoints, idle
-        workers. With several workers, these are averages over them. Phases that did not take place are left out.
+        ``training``, ``validation``, ``idle`` (worker processes without a job) and ``overhead``: searcher and
+        scheduler, set-up of trials, checkpoints. With several workers, these are averages over them. Phases that did
+        not take place are left out.
         """
-        total_s = self.deadline.elapsed_s()
-        seconds = dict(self._seconds)
-        seconds[self._phase] = seconds.get(self._phase, 0.0) + total_s - self._start_s
-        found: dict[str, float] = {}
-        for phase, phase_s in seconds.items():
-            if phase == "search":
-                parts_s = {name: worker_s / self._num_workers for name, worker_s in self._worker_s.items()}
-                found |= {**parts_s, "overhead": phase_s - sum(parts_s.values())}
-            else:
-                found[phase] = phase_s
-        return {**{name: value for name, value in found.items() if value}, "total": total_s}
+        return self._use.seconds(self.deadline.elapsed_s())
 
 
 class FinishingReserve:
@@ -129,7 +109,7 @@ class FinishingReserve:
     Copying the best weights (of `max_members`, or of each network with costs as `objectives`) takes no longer than
     writing checkpoints. A refit takes as long as the best trial up to its best epoch, times `refit_ratio`, the ratio of
     their images (0 without a refit); `folds` take its place. Because any trial may become the best, each gets only so
-    much time that its own refit still fits into the limit.
+    much time that its own refit still fits into the limit. The report at the end takes `report_s`.
     """
 
     def __init__(
@@ -141,10 +121,12 @@ class FinishingReserve:
         folds: FoldCosts | None = None,
         *,
         distills: bool = False,
+        report_s: float = 0.0,
     ) -> None:
         self._deadline, self._folds = deadline, folds
         is_limited = distills and not math.isinf(deadline.limit_s)
         self.distillation_s = DISTILLATION_FRACTION * deadline.limit_s if is_limited else 0.0
+        self._report_s = report_s
         self._refit_ratio = refit_ratio if folds is None else folds.ratio
         self._has_costs = bool(cost_names(objectives))
         self._max_members = max_members
@@ -163,7 +145,7 @@ class FinishingReserve:
         limit_s = 0.0 if math.isinf(self._deadline.limit_s) else self._deadline.limit_s
         others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
         others_s += FEATURES_FRACTION * limit_s if limit_s >= FEATURES_FROM_S else 0.0
-        return others_s + num_copies * self._write_s + self._num_trials * self._row_s
+        return self._report_s + others_s + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
     def selection_s(self) -> float:

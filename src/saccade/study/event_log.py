@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError, count_of
-from saccade.events import Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated
+from saccade.events import DataChecked, Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated, Warned
 from saccade.space import Dict, encode, from_optuna
 from saccade.space.base import plain
 from saccade.study.life import StudyRecord
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from typing_extensions import Self
 
-VERSION = 2  # of the format, in the first line of each log
+VERSION, OLDEST = 3, 2  # of the format, in the first line of each log; events of version 2 have fewer fields
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
@@ -80,20 +80,29 @@ class EventLog:
 
     def __iter__(self) -> Iterator[Event]:
         """Read the events that the file has now, the oldest first; none if the file does not exist."""
-        for line in self._lines():
-            if isinstance(line.event, TrialCreated) and not self._as_text:
-                yield replace(line.event, config=self._config(line.record))
-            elif line.event is not None:
-                yield line.event
+        return (event for event, _, _ in self.timed())
+
+    def timed(self) -> Iterator[tuple[Event, float, float]]:
+        """Read each event with its time of day, and with the seconds that the run had used until then."""
+        for line, used_s in self._lines_with_seconds():
+            if line.event is not None:
+                event = line.event
+                if isinstance(event, TrialCreated) and not self._as_text:
+                    event = replace(event, config=self._config(line.record))
+                yield event, line.record["time"], used_s
 
     def seconds_used(self) -> float:
         """Return how long the run has taken: the sum over its sessions, each from `RunStarted` to its last event."""
+        return max((used_s for _, used_s in self._lines_with_seconds()), default=0.0)
+
+    def _lines_with_seconds(self) -> Iterator[tuple[_Line, float]]:
         used_s, before_s = 0.0, math.inf
-        for record in (line.record for line in self._lines() if line.event is not None):
-            if record["kind"] != RunStarted.kind:
-                used_s += max(0.0, record["session_s"] - before_s)
-            before_s = record["session_s"]
-        return used_s
+        for line in self._lines():
+            if line.event is not None:
+                if line.record["kind"] != RunStarted.kind:
+                    used_s += max(0.0, line.record["session_s"] - before_s)
+                before_s = line.record["session_s"]
+            yield line, used_s
 
     def close(self) -> None:
         """Close the file, so that others can write it; the next event opens it again."""
@@ -191,7 +200,7 @@ class EventLog:
         version = record["version"] if record.get("kind") == _HEADER else 0
         if type(version) is not int:
             raise TypeError("the version is not a number")
-        if version < VERSION:
+        if version < OLDEST:
             raise JournalError(
                 f"{self.path} was written by a version of Saccade before the first release. Such a run cannot be "
                 "resumed; start a new one."
@@ -214,6 +223,27 @@ class EventLog:
                 f"The configuration of trial {record['trial']} in {self.path} has the value {lost}, which has no JSON "
                 "form. Pass the space with which the run was started."
             ) from None
+
+
+def copy_events(source: Path, target: Path, *, is_public: bool = False) -> None:
+    """Write the valid lines of a log to another file, in one step; no file without a log.
+
+    `is_public` leaves out what has paths of this machine: warnings, tracebacks, the folder, and examples of findings.
+    """
+    lines = []
+    for line in EventLog(source)._lines():
+        record = line.record
+        if is_public and isinstance(line.event, Warned):
+            continue
+        if is_public:
+            record = {**record, **{name: "" for name in ("folder", "traceback") if name in record}}
+            if isinstance(line.event, DataChecked):
+                record["findings"] = [{**finding, "examples": []} for finding in line.event.findings]
+        lines.append(json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
+    if lines:
+        part = target.with_name(f"{target.name}.part")
+        part.write_text("".join(lines), encoding="ascii")
+        part.replace(target)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

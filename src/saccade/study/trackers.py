@@ -13,6 +13,7 @@ import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -169,12 +170,25 @@ def require_library(tracker: object) -> None:
         )
 
 
+_everywhere: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Context in which every run passes its events to `listener` too, whose exceptions end the run."""
+    token = _everywhere.set((*_everywhere.get(), listener))
+    try:
+        yield
+    finally:
+        _everywhere.reset(token)
+
+
 @contextlib.contextmanager
 def connected(callbacks: Sequence[Callback], folder: Path | None = None) -> Iterator[list[Listener]]:
     """Return a listener for each callback of the run in a folder; close the trackers in the end."""
     listeners = [_Guarded(TRACKERS.make(one) if isinstance(one, (str, Tracker)) else one, folder) for one in callbacks]
     try:
-        yield list(listeners)
+        yield [*_everywhere.get(), *listeners]
     finally:
         for listener in listeners:  # all at once: together they wait no longer than the slowest one
             listener.stop()

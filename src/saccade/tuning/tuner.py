@@ -23,10 +23,11 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
+from saccade.space.flat_form import scales
 from saccade.study.event_log import EventLog
 from saccade.study.function import FunctionTrainable, MissingScoreError
 from saccade.study.optuna_tracker import OptunaTracker
-from saccade.study.run_folder import locked
+from saccade.study.run_folder import environment, locked
 from saccade.study.study import Study
 from saccade.study.trackers import Callback, check_callbacks, connected
 from saccade.study.trial_files import LocalTrialFiles
@@ -290,7 +291,7 @@ class _Search:
                 EventLog(self.path / EVENTS, space) as log,
             ):
                 is_resumed = start_or_resume(self.path, space, self.metric, self.mode, resume=self.resume)
-                deadline.limit_s -= log.seconds_used()
+                deadline = Deadline(self.time_limit_s, used_s=deadline.elapsed_s() + log.seconds_used())
                 return self._search(self.path, deadline, log, is_resumed)
         folder = Path(tempfile.mkdtemp(prefix="saccade_tune_"))
         try:
@@ -305,7 +306,7 @@ class _Search:
         return result
 
     def _search(self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool) -> TuneResult:
-        from saccade.study.progress import ProgressDisplay  # slow to import
+        from saccade.study.display.progress import ProgressDisplay  # slow to import
 
         sign = -1.0 if self.mode == "min" else 1.0
         with (
@@ -342,7 +343,9 @@ class _Search:
 
             study.listeners += [FunctionCheckpointKeeper(study.trials), check_metric]
             display.recall(study.trials)
-            notify(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s, self.metric))
+            limits, machine = (self.num_trials, self.time_limit_s), environment("optuna")
+            names = scales(self.searcher.space)
+            notify(RunStarted(str(self.path or ""), *limits, machine, names, deadline.elapsed_s(), self.metric))
             if self.resume and not is_resumed:
                 notify(Warned(f"{self.path} contains no search to resume; a new search starts"))
             if log is not None:
