@@ -401,7 +401,8 @@ class FitOptions(BaseModel):
         BeforeValidator(check_callbacks),
         Option(
             "Trackers that record the run: csv, mlflow, tensorboard, trackio, wandb.",
-            "Names, instances of `saccade.study.trackers.Tracker`, or functions of one event. An exception of one is a warning and does not end the run.",
+            "Names, instances of `saccade.study.trackers.Tracker`, or functions of one event. An exception of one is a "
+            "warning and does not end the run.",
             metavar="NAME[,NAME...]",
             flags=("track", "tracker"),
             may_change=True,

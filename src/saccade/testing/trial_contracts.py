@@ -31,7 +31,17 @@ import cloudpickle
 import pytest
 
 from saccade.errors import SearchFailedError
-from saccade.events import EpochDone, Event, JobDone, JobFailed, Progressed, RunStarted, TrialCreated, Warned, WorkerLost
+from saccade.events import (
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    Progressed,
+    RunStarted,
+    TrialCreated,
+    Warned,
+    WorkerLost,
+)
 from saccade.space import Categorical
 from saccade.study.trackers import Tracker
 from saccade.study.trial import Decision, Job, Trainable

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import math
 import sys
-import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -197,28 +195,13 @@ def flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, str | int | f
             values |= flat(value, f"{prefix}{name}.")
         else:
             plain = to_json_value(value)
-            values[f"{prefix}{name}"] = plain if isinstance(plain, (str, int, float, bool)) else str(value)
+            is_plain = isinstance(plain, (str, int)) or (isinstance(plain, float) and math.isfinite(plain))
+            values[f"{prefix}{name}"] = plain if is_plain else str(value)
     return values
-
-
-class _Redirected(io.TextIOBase):
-    """Standard output for all threads but one, whose output goes to standard error."""
-
-    def __init__(self) -> None:
-        self._thread, self._stdout = threading.get_ident(), sys.stdout
-
-    def write(self, text: str) -> int:
-        return (sys.stderr if threading.get_ident() == self._thread else self._stdout).write(text)
-
-    def flush(self) -> None:
-        self._stdout.flush()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stdout, name)
 
 
 @contextlib.contextmanager
 def printing_to_stderr() -> Iterator[None]:
-    """Let what a library prints in this thread go to standard error: standard output is the result of a command."""
-    with contextlib.redirect_stdout(_Redirected()):
+    """Let what a library prints go to standard error: standard output is the result of a command."""
+    with contextlib.redirect_stdout(sys.stderr):
         yield
