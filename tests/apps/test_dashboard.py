@@ -81,7 +81,7 @@ def test_studies_of_several_searches_are_shown_and_nothing_is_changed(tmp_path, 
     assert get("/dashboard")[0] == "200"
 
 
-def test_a_search_that_goes_on_is_followed(tmp_path, site, monkeypatch):
+def test_a_search_that_continues_is_followed(tmp_path, site, monkeypatch):
     monkeypatch.setattr(dashboard, "INTERVAL_S", 0)
     folder = search(tmp_path / "run", num_trials=1)
     get = site(folder)

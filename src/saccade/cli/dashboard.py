@@ -22,7 +22,7 @@ def dashboard(
 ) -> Any:
     """Show studies in optuna-dashboard, and the reports of the runs beside it.
 
-    It reads copies, also of runs that go on, and changes nothing in the folders. Ctrl-C stops it.
+    It reads copies, also of runs that still run, and changes nothing in the folders. Ctrl-C stops it.
     """
     from saccade.apps.dashboard import run_dashboard
     from saccade.cli.results import ServeResult, Serving
