@@ -89,6 +89,12 @@ class UnknownArgumentError(UnknownNameError, TypeError, KeyError):
     __str__ = Exception.__str__  # KeyError would put the message in quotes
 
 
+class UnknownFrameError(UnknownNameError, KeyError):
+    """A report has no section of that name; a ``KeyError`` as well, as its frames are a mapping."""
+
+    __str__ = Exception.__str__
+
+
 class UnknownModelError(UnknownNameError):
     """No network of that name is in the catalogue."""
 

@@ -62,6 +62,7 @@ from saccade.insight.embeddings import (
     embedded_training_images,
     nearest_images,
 )
+from saccade.insight.figures import Reason, reasons_figure
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
 from saccade.insight.reasons import check_numbers, find_reasons
@@ -69,7 +70,6 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.numerics.device import choose_device
-from saccade.report.figures import Reason, reasons_figure
 from saccade.report.model_card import ModelCard, make_card
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
