@@ -28,81 +28,6 @@ MAX_DISAGREEMENTS = 500  # rows of the table of images
 MAX_LETTERS = 36  # of a name in a figure
 
 
-def compare(
-    runs: Sequence[Any], data: Any = None, *, metric: EvalMetric = None, interval: float = 0.95
-) -> Comparison:
-    """Compare runs on the same images, with paired bootstrap intervals of their differences.
-
-    Images that a run was trained on are left out, as are those that cannot be read; `Comparison.warnings` says so. The
-    interval of a difference is over the images: it includes 0 where the difference is not larger than the choice of
-    the test images explains. It does not cover what another random seed of the fits would change.
-
-    Parameters
-    ----------
-    runs : list of str, Path or ImagePredictor
-        At least two run folders, folders of saved predictors, or fitted predictors. The first one that has a predictor
-        is the baseline. Runs that failed or have not finished get a row without scores.
-    data : ImageDataset, DataFrame, str, Path or None
-        Labelled test images, as in `ImagePredictor.evaluate`. None takes the predictions that the runs have stored for
-        the validation images that all of them held out. These also selected the networks, so scores on them are
-        somewhat too high.
-    metric : str, callable or None
-        As `eval_metric` of `ImagePredictor`. None is the metric by which all runs were selected, or the default of the
-        problem type if these differ.
-    interval : float
-        Confidence of the intervals, between 0 and 1.
-
-    Returns
-    -------
-    Comparison
-        Notebooks show it. ``frames["runs"]`` has the scores, ``save`` writes the page.
-
-    Raises
-    ------
-    DataError
-        If no run has a predictor; or the runs have different problem types, classes, or labels of an image; or no image
-        is left.
-    UnknownNameError
-        For a metric that does not exist or does not suit the problem.
-
-    Examples
-    --------
-    >>> found = saccade.compare(["run-a", "run-b"], "photos/test")      # doctest: +SKIP
-    >>> found.frames["runs"][["run", "score", "difference", "p_value"]] # doctest: +SKIP
-         run  score  difference  p_value
-    0  run-a   0.91         NaN      NaN
-    1  run-b   0.94        0.03    0.012
-    >>> found.save("compare.html")                                      # doctest: +SKIP
-    PosixPath('/home/me/compare.html')
-    """
-    fraction("interval", interval)
-    return Comparison(compared_runs(runs, data, metric, interval))
-
-
-class Comparison(Report):
-    """The report of several runs, as `saccade.compare` returns it.
-
-    Attributes
-    ----------
-    frames : Mapping of str to DataFrame
-        The tables by the names of the sections: ``runs``, ``differences``, ``per_class``, ``agreement``,
-        ``disagreements``, ``costs``, ``progress``, ``settings``, those that apply.
-    warnings : list of str
-        What limits the comparison, such as images that were left out.
-    """
-
-    def __init__(self, runs: ComparedRuns) -> None:
-        super().__init__(runs, COMPARED_GROUPS, default_file=Path.cwd() / COMPARISON)  # type: ignore[arg-type]
-        self.warnings = runs.warnings
-
-    @property
-    def title(self) -> str:
-        return f"Saccade comparison of {len(self.record.runs)} runs"
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {', '.join(run.name for run in self.record.runs)}>"
-
-
 def _meaning(runs: ComparedRuns) -> str:
     better = "higher" if runs.metric.greater_is_better else "lower"
     return (
@@ -434,3 +359,84 @@ COMPARED_GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
         ),
     ),
 )
+
+
+def compare(
+    runs: Sequence[Any], data: Any = None, *, metric: EvalMetric = None, interval: float = 0.95
+) -> Comparison:
+    """Compare runs on the same images, with paired bootstrap intervals of their differences.
+
+    Images that a run was trained on are left out, as are those that cannot be read; `Comparison.warnings` says so. The
+    interval of a difference is over the images: it includes 0 where the difference is not larger than the choice of
+    the test images explains. It does not cover what another random seed of the fits would change.
+
+    Parameters
+    ----------
+    runs : list of str, Path or ImagePredictor
+        At least two run folders, folders of saved predictors, or fitted predictors. The first one that has a predictor
+        is the baseline. Runs that failed or have not finished get a row without scores.
+    data : ImageDataset, DataFrame, str, Path or None
+        Labelled test images, as in `ImagePredictor.evaluate`. None takes the predictions that the runs have stored for
+        the validation images that all of them held out. These also selected the networks, so scores on them are
+        somewhat too high.
+    metric : str, callable or None
+        As `eval_metric` of `ImagePredictor`. None is the metric by which all runs were selected, or the default of the
+        problem type if these differ.
+    interval : float
+        Confidence of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    Comparison
+        Notebooks show it. ``frames["runs"]`` has the scores, ``save`` writes the page.
+
+    Raises
+    ------
+    DataError
+        If no run has a predictor; or the runs have different problem types, classes, or labels of an image; or no image
+        is left.
+    UnknownNameError
+        For a metric that does not exist or does not suit the problem.
+
+    Examples
+    --------
+    >>> found = saccade.compare(["run-a", "run-b"], "photos/test")      # doctest: +SKIP
+    >>> found.frames["runs"][["run", "score", "difference", "p_value"]] # doctest: +SKIP
+         run  score  difference  p_value
+    0  run-a   0.91         NaN      NaN
+    1  run-b   0.94        0.03    0.012
+    >>> found.save("compare.html")                                      # doctest: +SKIP
+    PosixPath('/home/me/compare.html')
+    """
+    fraction("interval", interval)
+    return Comparison(compared_runs(runs, data, metric, interval))
+
+
+class Comparison(Report):
+    """The report of several runs, as `saccade.compare` returns it.
+
+    Attributes
+    ----------
+    frames : Mapping of str to DataFrame
+        The tables by the names of the sections: ``runs``, ``differences``, ``per_class``, ``agreement``,
+        ``disagreements``, ``costs``, ``progress``, ``settings``, those that apply.
+    warnings : list of str
+        What limits the comparison, such as images that were left out.
+    """
+
+    groups = COMPARED_GROUPS
+
+    def __init__(self, runs: ComparedRuns) -> None:
+        super().__init__(runs)
+        self.warnings = runs.warnings
+
+    @property
+    def _default_file(self) -> Path:
+        return Path(COMPARISON).absolute()
+
+    @property
+    def title(self) -> str:
+        return f"Saccade comparison of {len(self.record.runs)} runs"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {', '.join(run.name for run in self.record.runs)}>"

@@ -226,6 +226,8 @@ def _order_of_classes(saved: SavedPredictor, first: SavedPredictor) -> list[int]
 
 def _true_labels(problem: Problem, targets: np.ndarray, order: Sequence[int]) -> np.ndarray:
     """Return targets as they are compared between runs: outputs in the order of the first run, or numbers."""
+    if problem.has_one_class:
+        return np.asarray(np.argsort(order)[targets])
     values = problem.perfect_predictions(targets)
     return values[:, list(order)] if problem.has_classes else values
 
