@@ -6,6 +6,7 @@ SaccadeError
 ├── HyperparameterError           an unknown hyperparameter or invalid value (also ValueError)
 ├── UnknownNameError              a name that is not in a list of names (also ValueError)
 │   ├── UnknownArgumentError      an unknown keyword argument (also TypeError, KeyError)
+│   ├── UnknownFrameError         a section that a report does not have (also KeyError)
 │   └── UnknownModelError         a network that is not in the catalogue
 ├── WeightsNotFoundError          pretrained weights that are not available (also FileNotFoundError)
 ├── HubError                      the Hugging Face hub refuses, or is not reached (also OSError)

@@ -9,8 +9,10 @@ import html5lib
 import matplotlib.figure
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from saccade import ImagePredictor
+from saccade.cli import app
 from saccade.errors import DataError, UnknownFrameError
 from saccade.report.page import figure, table
 from saccade.report.report import Report
@@ -78,3 +80,18 @@ def test_names_are_escaped_in_tables_and_figures() -> None:
     assert "var(--series-1)" in svg
     assert SERIES[1] not in svg
     assert 'id="figure_1"' not in svg
+
+
+def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
+    fitted: ImagePredictor, tmp_path: Path
+) -> None:
+    saved = fitted.save(tmp_path / "saved")
+    for folder in (fitted.path, saved):
+        result = CliRunner().invoke(app, ["report", folder, "--out", str(tmp_path / "a.html")])
+        assert (result.exit_code, result.output) == (0, f"report {tmp_path / 'a.html'}\n")
+    assert CliRunner().invoke(app, ["report", saved]).output == f"report {Path(saved) / 'report.html'}\n"
+    assert fitted.report().save() == Path(fitted.path) / "report.html"
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.output.startswith("saccade: ")
+    assert len(result.output.splitlines()) == 1

@@ -71,6 +71,8 @@ from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.numerics.device import choose_device
 from saccade.report.model_card import ModelCard, make_card
+from saccade.report.record import RunRecord
+from saccade.report.report import Report
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
@@ -1053,6 +1055,25 @@ class ImagePredictor(metaclass=SuggestingClass):
                 options=options,
             )
         )
+
+    def report(self) -> Report:
+        """Return the report of the run: how the search went, what came out, and where the predictor is wrong.
+
+        A predictor that was saved elsewhere has fewer parts, as the run folder has more files; so has one of an earlier
+        version. `saccade.report.report.Report` has the tables as `frames`, and draws them.
+
+        Returns
+        -------
+        Report
+            ``report.save(path)`` writes one HTML file, and notebooks show it; ``report.frames["leaderboard"]`` is a
+            DataFrame, and ``report.plot(name)`` a matplotlib figure.
+
+        Examples
+        --------
+        >>> predictor.report().save("report.html")                          # doctest: +SKIP
+        PosixPath('/home/me/report.html')
+        """
+        return Report(RunRecord.of(self.pipeline))
 
     def model_card(
         self,

@@ -15,6 +15,7 @@ from saccade.errors import DataError
 from saccade.events import Event
 from saccade.fit.run_data import read_run_data
 from saccade.fit.run_folder import CHECKS, DATA, EVENTS, NEW, RUN, has_predictor, is_run
+from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.saved import DESCRIPTION, PREDICTOR_FOLDER, SavedPredictor
 from saccade.inference.validation import ValidationRecord
 from saccade.study.event_log import EventLog
@@ -51,13 +52,16 @@ class RunRecord:
         if not (folder / DESCRIPTION).is_file() and not has_predictor(folder):
             what = "is not a run folder or a saved predictor" if folder.exists() else "does not exist"
             raise DataError(f"{folder} {what}. Pass the folder of a run, or one that predictor.save() wrote")
-        return cls.of(SavedPredictor.read(folder))
+        return cls._of(folder, SavedPredictor.read(folder))
 
     @classmethod
-    def of(cls, saved: SavedPredictor) -> RunRecord:
+    def of(cls, pipeline: InferencePipeline) -> RunRecord:
         """Read what is beside a predictor: its run, if it is in a run folder."""
+        saved = pipeline.saved
         is_in_run = saved.folder.name == PREDICTOR_FOLDER and is_run(saved.folder.parent)
-        return cls._of(saved.folder.parent if is_in_run else saved.folder, saved)
+        record = cls._of(saved.folder.parent if is_in_run else saved.folder, saved)
+        record.pipeline = pipeline
+        return record
 
     @classmethod
     def _of(cls, folder: Path, saved: SavedPredictor | None) -> RunRecord:
@@ -81,6 +85,13 @@ class RunRecord:
         """The predictions for the validation images; None without a predictor, or if it has none."""
         found = None if self.saved is None else self.saved.validation
         return found if found is not None and len(found.targets) else None
+
+    @functools.cached_property
+    def pipeline(self) -> InferencePipeline | None:
+        """The predictor's networks, loaded when they are used; None without a predictor, or without their code."""
+        if self.saved is None or (self.saved.own_network is not None and self.saved.net is None):
+            return None
+        return InferencePipeline(self.saved)
 
     @property
     def problem(self) -> Problem | None:

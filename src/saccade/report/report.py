@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
-from saccade.inference.saved import SavedPredictor
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
 from saccade.report.sections import Section
@@ -53,11 +52,6 @@ class Report:
     def read(cls, path: str | Path) -> Report:
         """Return the report of a run folder or a saved predictor; a DataError if it is neither."""
         return cls(RunRecord.read(path))
-
-    @classmethod
-    def of(cls, saved: SavedPredictor) -> Report:
-        """Return the report of a predictor, with its run if it is in the run folder."""
-        return cls(RunRecord.of(saved))
 
     @property
     def title(self) -> str:
