@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data
 from saccade.cli.check import check
+from saccade.cli.compare import compare
 from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.predict import explain, predict
@@ -80,6 +81,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "choose": choose,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "explain": explain,
     "export": export,

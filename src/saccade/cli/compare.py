@@ -34,7 +34,8 @@ def compare(
         Path | None, typer.Option(metavar="FILE.html", help="Write the page of the comparison, one HTML file.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of labels in a table.  [default: that of the first run]")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of labels in a table.  [default: that of the first run]"),
     ] = None,
     image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of images in a table.")] = "image",
     image_root: Annotated[
@@ -83,7 +84,19 @@ def table(comparison: Comparison) -> Table:
     frame = comparison.frames["runs"]
     percent = f"{comparison.record.interval:.0%}"
     found = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("run", comparison.record.metric.name, percent, "difference", percent, "p", "", "images/s", "MB", "s", "networks"):
+    for name in (
+        "run",
+        comparison.record.metric.name,
+        percent,
+        "difference",
+        percent,
+        "p",
+        "",
+        "images/s",
+        "MB",
+        "s",
+        "networks",
+    ):
         is_text = name in ("run", "", "networks")
         found.add_column(name, justify="left" if is_text else "right")
 

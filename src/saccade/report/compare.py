@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from saccade.inference.evaluation import NUM_RESAMPLES, classification_report
 from saccade.report.compared_runs import ComparedRuns, compared_runs
 from saccade.report.report import Report
 from saccade.report.sections import Section
-from saccade.report.style import BAD, GOOD, GRID, INK, MUTED, SERIES, new_figure
+from saccade.report.style import BAD, GOOD, GRID, INK, MUTED, SERIES, new_figure, set_log_scale
 from saccade.tasks.metrics import EvalMetric
 
 if TYPE_CHECKING:
@@ -43,11 +44,12 @@ def _meaning(runs: ComparedRuns) -> str:
 def summary_frame(runs: ComparedRuns) -> pd.DataFrame:
     """Return what was compared, and what its intervals mean."""
     rows = {"images": runs.what, "metric": runs.metric.name}
-    if runs.compared:
-        rows["baseline"] = runs.compared[0].name
+    if runs.baseline is not None:
+        rows["baseline"] = runs.baseline
         rows["intervals"] = _meaning(runs)
-    rows["warnings"] = "\n".join(runs.warnings)
-    return pd.DataFrame([(name, text) for name, text in rows.items() if text], columns=["what", "value"])
+    if runs.warnings:
+        rows["warnings"] = "\n".join(runs.warnings)
+    return _frame({"what": list(rows), "value": list(rows.values())})
 
 
 def _summary_html(_: Any, frame: pd.DataFrame) -> Markup:
@@ -58,20 +60,17 @@ def _summary_html(_: Any, frame: pd.DataFrame) -> Markup:
 def runs_frame(runs: ComparedRuns) -> pd.DataFrame:
     """Return a row for each run: its score, its difference to the baseline, and its costs."""
     rows = []
-    compared = [run.name for run in runs.compared]
     for run in runs.runs:
         row: dict[str, Any] = {"run": run.name, "status": run.status}
-        score, low, high = runs.score(run.name) if run.name in compared else (np.nan,) * 3
-        row |= {"score": score, "score_low": low, "score_high": high}
-        difference: dict[str, Any] = dict.fromkeys(("difference", "difference_low", "difference_high", "p_value"), np.nan)
-        difference["verdict"] = "not compared"
-        if run.name in compared:
-            difference["verdict"] = "baseline"
-            if run.name != compared[0]:
-                difference = runs.difference(run.name, compared[0])
-        saved = run.saved
+        row |= dict.fromkeys(("score", "score_low", "score_high", "difference"), math.nan)
+        row |= dict.fromkeys(("difference_low", "difference_high", "p_value"), math.nan)
+        row["verdict"] = "baseline" if run.name == runs.baseline else "not compared"
+        if run.name in runs.scores:
+            row |= dict(zip(("score", "score_low", "score_high"), runs.score(run.name), strict=True))
+        if run.name in runs.scores and runs.baseline not in (None, run.name):
+            row |= runs.difference(run.name, runs.baseline)
+        saved = run.record.saved
         summary = {} if saved is None else saved.summary
-        row |= difference
         row["images_per_s"] = summary.get("images_per_s")
         row["num_bytes"] = None
         row["seconds"] = summary.get("total_time") or max(run.record.times_s, default=None)
@@ -81,39 +80,42 @@ def runs_frame(runs: ComparedRuns) -> pd.DataFrame:
             row["num_bytes"] = sum(file.stat().st_size for file in files if file.is_file())
             row["networks"] = ", ".join(dict.fromkeys(member.blueprint.name for member in saved.members))
         rows.append(row)
-    frame: pd.DataFrame = pd.DataFrame(rows).astype({"images_per_s": float, "num_bytes": "Int64", "seconds": float})
+    types = {"images_per_s": float, "num_bytes": "Int64", "seconds": float}
+    frame: pd.DataFrame = pd.DataFrame(rows).astype(types)
     return frame
 
 
 def differences_frame(runs: ComparedRuns) -> pd.DataFrame | None:
     """Return the paired difference of each pair of runs; the pairs with the baseline come first."""
-    names = [run.name for run in runs.compared]
-    if len(names) < 2:
-        return None
-    pairs = itertools.combinations(names, 2)
-    return pd.DataFrame([{"run": run, "other": other, **runs.difference(run, other)} for other, run in pairs])
+    pairs = list(itertools.combinations(runs.predictions, 2))
+    rows = [{"run": run, "other": other, **runs.difference(run, other)} for other, run in pairs]
+    return _frame(rows) if rows else None
+
+
+def _frame(columns: Any) -> pd.DataFrame:
+    made: pd.DataFrame = pd.DataFrame(columns)
+    return made
 
 
 def per_class_frame(runs: ComparedRuns) -> pd.DataFrame | None:
     """Return the recall of each class by each run, or for multilabel problems the F1 score; the largest spread first."""
-    if not runs.problem.has_classes or len(runs.compared) < 2:
+    if not runs.problem.has_classes or len(runs.predictions) < 2:
         return None
     measure = "recall" if runs.problem.has_one_class else "f1-score"
-    reports = {
-        run.name: classification_report(runs.targets, run.adjusted, runs.problem, runs.class_names)
-        for run in runs.compared
-    }
-    first = next(iter(reports.values()))
-    scores = pd.DataFrame({name: report[measure].to_numpy() for name, report in reports.items()})
-    scores[first["support"].to_numpy() == 0] = np.nan  # not defined without images
-    frame = pd.concat([pd.DataFrame({"class": runs.class_names, "images": first["support"].to_numpy()}), scores], axis=1)
-    spread = scores.max(axis=1) - scores.min(axis=1)
-    found: pd.DataFrame = frame.loc[spread.sort_values(ascending=False, kind="stable", na_position="last").index]
-    return found.reset_index(drop=True)
+    scores = _frame({"class": runs.class_names})
+    for name, (_, adjusted) in runs.predictions.items():
+        report = classification_report(runs.targets, adjusted, runs.problem, runs.class_names)
+        scores["images"] = report["support"].to_numpy()
+        # Without images it is not defined.
+        scores[f"{name}: {measure}"] = np.where(report["support"] > 0, report[measure], np.nan)
+    values = scores.iloc[:, 2:]
+    spread = (values.max(axis=1) - values.min(axis=1)).sort_values(ascending=False, kind="stable", na_position="last")
+    found: pd.DataFrame = scores.loc[spread.index].reset_index(drop=True)
+    return found
 
 
 def _are_right(runs: ComparedRuns) -> dict[str, np.ndarray]:
-    return {run.name: runs.problem.are_right(run.adjusted, runs.targets) for run in runs.compared}
+    return {name: runs.problem.are_right(each.adjusted, runs.targets) for name, each in runs.predictions.items()}
 
 
 AGREEMENT = ("both right", "only this run right", "only the baseline right", "both wrong")
@@ -121,7 +123,7 @@ AGREEMENT = ("both right", "only this run right", "only the baseline right", "bo
 
 def agreement_frame(runs: ComparedRuns) -> pd.DataFrame | None:
     """Return how many images a run and the baseline get right, both or one of them."""
-    if not runs.problem.has_classes or len(runs.compared) < 2:
+    if not runs.problem.has_classes or len(runs.predictions) < 2:
         return None
     right = _are_right(runs)
     base, *others = right
@@ -130,31 +132,31 @@ def agreement_frame(runs: ComparedRuns) -> pd.DataFrame | None:
         here, there = right[name], right[base]
         counts = [here & there, here & ~there, ~here & there, ~here & ~there]
         rows.append({"run": name, **{what: int(each.sum()) for what, each in zip(AGREEMENT, counts, strict=True)}})
-    return pd.DataFrame(rows)
+    return _frame(rows)
 
 
 def disagreements_frame(runs: ComparedRuns) -> pd.DataFrame | None:
     """Return the images that some runs get right and others wrong; for regression those whose predictions differ most."""
-    if len(runs.compared) < 2:
+    if len(runs.predictions) < 2:
         return None
-    problem = runs.problem
+    problem, given = runs.problem, runs.predictions
     if problem.has_classes:
         right = np.stack(list(_are_right(runs).values()))
-        confidence = np.stack([problem.confidence(run.probabilities, run.adjusted) for run in runs.compared])
+        confidence = np.stack([problem.confidence(*each) for each in given.values()])
         # Images on which runs disagree with high confidence come first.
         rank = np.where(right.any(0) & ~right.all(0), 1 + confidence.min(0), 0.0)
-        predicted = {run.name: _text(problem.names(run.adjusted, runs.class_names)) for run in runs.compared}
+        predicted = {name: _text(problem.names(each.adjusted, runs.class_names)) for name, each in given.items()}
         true = _text(problem.names(problem.perfect_predictions(runs.targets), runs.class_names))
     else:
-        values = np.stack([run.adjusted[:, 0] for run in runs.compared])
+        values = np.stack([each.adjusted[:, 0] for each in given.values()])
         rank = np.ptp(values, axis=0)
-        predicted = {run.name: run.adjusted[:, 0].tolist() for run in runs.compared}
+        predicted = {name: each.adjusted[:, 0].tolist() for name, each in given.items()}
         true = problem.true_labels(runs.targets).tolist()
     rows = np.argsort(-rank, kind="stable")
     rows = rows[rank[rows] > 0][:MAX_DISAGREEMENTS]
     names = runs.images or [f"image {row}" for row in range(len(runs.targets))]
     columns = {"image": names, "true": true, **{f"{name}: predicted": values for name, values in predicted.items()}}
-    return pd.DataFrame({name: [values[row] for row in rows] for name, values in columns.items()})
+    return _frame({name: [values[row] for row in rows] for name, values in columns.items()})
 
 
 def _text(names: list[list[str]]) -> list[str]:
@@ -163,7 +165,9 @@ def _text(names: list[list[str]]) -> list[str]:
 
 def costs_frame(runs: ComparedRuns) -> pd.DataFrame | None:
     """Return score and throughput of the compared runs; None if fewer than two have a throughput."""
-    frame = runs_frame(runs)[["run", "score", "images_per_s", "num_bytes", "seconds"]].dropna(subset=["score", "images_per_s"])
+    frame = runs_frame(runs)[["run", "score", "images_per_s", "num_bytes", "seconds"]].dropna(
+        subset=["score", "images_per_s"]
+    )
     return frame.reset_index(drop=True) if len(frame) > 1 else None
 
 
@@ -174,20 +178,22 @@ def settings_frame(runs: ComparedRuns) -> pd.DataFrame | None:
         arguments = run.record.run.get("arguments", {})
         found = {name: value for name, value in arguments.items() if name != "hyperparameters"}
         found |= {f"space: {name}": value for name, value in arguments.get("hyperparameters", {}).items()}
-        if run.saved is not None:
-            found |= {f"chosen: {name}": value for name, value in run.saved.config.items()}
+        if run.record.saved is not None:
+            found |= {f"chosen: {name}": value for name, value in run.record.saved.config.items()}
         columns[run.name] = {name: str(value) for name, value in found.items()}
     names = list(dict.fromkeys(name for column in columns.values() for name in column))
     rows = [{"setting": name, **{run: column.get(name, "") for run, column in columns.items()}} for name in names]
     rows = [row for row in rows if len(set(list(row.values())[1:])) > 1]
-    return pd.DataFrame(rows) if rows else None
+    return _frame(rows) if rows else None
 
 
 def _short(name: str) -> str:
     return name if len(name) <= MAX_LETTERS else f"…{name[1 - MAX_LETTERS :]}"
 
 
-def _intervals_figure(names: Sequence[str], middle: Any, low: Any, high: Any, colors: Sequence[str]) -> tuple[Figure, Any]:
+def _intervals_figure(
+    names: Sequence[str], middle: Any, low: Any, high: Any, colors: Sequence[str]
+) -> tuple[Figure, Any]:
     """Return a figure with a point and an interval for each name, the first one at the top, and its axes."""
     figure = new_figure(height=1.0 + 0.3 * len(names))
     axes = figure.subplots()
@@ -265,7 +271,7 @@ def costs_plot(frame: pd.DataFrame) -> Figure:
     for number, row in enumerate(frame.head(MAX_BARS).itertuples()):
         axes.plot(row.images_per_s, row.score, "o", color=SERIES[number % len(SERIES)])
         axes.annotate(_short(row.run), (row.images_per_s, row.score), (6, 4), textcoords="offset points")
-    axes.set_xscale("log")
+    set_log_scale(axes, "x")
     axes.margins(x=0.2, y=0.15)
     axes.set_xlabel("throughput, images/s without decoding")
     axes.set_ylabel("score")
@@ -361,9 +367,7 @@ COMPARED_GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
 )
 
 
-def compare(
-    runs: Sequence[Any], data: Any = None, *, metric: EvalMetric = None, interval: float = 0.95
-) -> Comparison:
+def compare(runs: Sequence[Any], data: Any = None, *, metric: EvalMetric = None, interval: float = 0.95) -> Comparison:
     """Compare runs on the same images, with paired bootstrap intervals of their differences.
 
     Images that a run was trained on are left out, as are those that cannot be read; `Comparison.warnings` says so. The
@@ -427,7 +431,7 @@ class Comparison(Report):
     groups = COMPARED_GROUPS
 
     def __init__(self, runs: ComparedRuns) -> None:
-        super().__init__(runs)
+        super().__init__(runs)  # type: ignore[arg-type]  # its own sections read it
         self.warnings = runs.warnings
 
     @property

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,9 @@ from saccade.inference.evaluation import (
     resampled_scores,
     score_interval,
 )
-from saccade.inference.pipeline import InferencePipeline
+from saccade.inference.pipeline import Predictions
 from saccade.inference.saved import INTERRUPTED, SPLIT, SavedPredictor
+from saccade.inference.validation import ValidationRecord
 from saccade.report.record import RunRecord
 from saccade.study.trial import Status
 from saccade.tasks.labels import some
@@ -34,21 +35,30 @@ from saccade.tasks.problem import Problem
 SHOWN_NAMES = 5  # runs that a message lists
 
 
+class RunPredictions(NamedTuple):
+    """The predictions of a run for the images of a comparison, each of shape (num_images, num_outputs)."""
+
+    probabilities: np.ndarray
+    adjusted: np.ndarray  # after thresholds
+
+
 @dataclass(frozen=True, eq=False)
 class ComparedRun:
-    """A run, and its predictions for the images of the comparison."""
+    """A run with a short name."""
 
     name: str
     record: RunRecord
-    status: str  # "finished", or why there is no predictor
-    pipeline: InferencePipeline | None = None
-    probabilities: np.ndarray | None = None  # (num_images, num_outputs); None for a run that is not compared
-    adjusted: np.ndarray | None = None  # the same after thresholds
 
     @property
-    def saved(self) -> SavedPredictor | None:
-        """The predictor of the run, if it has one."""
-        return self.record.saved
+    def status(self) -> str:
+        """``"finished"``, or why there is no predictor."""
+        record = self.record
+        if record.saved is not None:
+            return "interrupted, with a predictor" if record.saved.summary.get(INTERRUPTED) else "finished"
+        failures = [event.reason for event in record.events if isinstance(event, JobFailed)]
+        if failures and all(trial.status is Status.FAILED for trial in record.trials):
+            return f"failed: {failures[-1]}"
+        return f"not finished, {count_of(len(record.trials), 'trial')}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +66,7 @@ class ComparedRuns:
     """Runs in the order in which they were given; the first one with predictions is the baseline of all differences."""
 
     runs: list[ComparedRun]
+    predictions: dict[str, RunPredictions]  # of the runs that are compared, by name
     problem: Problem  # that of the baseline, whose order of classes all predictions have
     class_names: list[str]
     metric: Metric
@@ -66,26 +77,23 @@ class ComparedRuns:
     warnings: list[str] = field(default_factory=list)
 
     @property
-    def compared(self) -> list[ComparedRun]:
-        """The runs with predictions; the first one is the baseline."""
-        return [run for run in self.runs if run.adjusted is not None]
+    def baseline(self) -> str | None:
+        """The name of the first run with predictions."""
+        return next(iter(self.predictions), None)
 
-    def given(self, run: ComparedRun) -> np.ndarray:
-        """Return the predictions of a run that the metric is computed from."""
-        assert run.probabilities is not None
-        assert run.adjusted is not None
-        return predictions_for(self.metric, run.probabilities, run.adjusted)
+    @cached_property
+    def _reported(self) -> dict[str, tuple[Metric, np.ndarray]]:
+        return {name: (self.metric, predictions_for(self.metric, *each)) for name, each in self.predictions.items()}
 
     @cached_property
     def scores(self) -> Scores:
         """The metric of each compared run, by name."""
-        return {run.name: self.metric(self.targets, self.given(run), self.problem) for run in self.compared}
+        return {name: metric(self.targets, given, self.problem) for name, (metric, given) in self._reported.items()}
 
     @cached_property
     def samples(self) -> dict[str, np.ndarray]:
         """The metric of each compared run on the same bootstrap samples of the images."""
-        reported = {run.name: (self.metric, self.given(run)) for run in self.compared}
-        return resampled_scores(reported, self.targets, self.problem) if len(self.targets) else {}
+        return resampled_scores(self._reported, self.targets, self.problem) if len(self.targets) else {}
 
     def score(self, name: str) -> tuple[float, float, float]:
         """Return the metric of a run, and the ends of its interval."""
@@ -114,28 +122,20 @@ class ComparedRuns:
 def read_runs(runs: Sequence[Any]) -> list[ComparedRun]:
     """Return runs from paths or fitted predictors, with short names that differ; nothing is predicted yet."""
     if isinstance(runs, str | Path) or not isinstance(runs, Sequence) or len(runs) < 2:
-        raise DataError(f"compare was given {runs!r:.80}; pass a list of at least two runs: paths, or fitted predictors")
+        raise DataError(
+            f"compare was given {runs!r:.80}; pass a list of at least two runs: paths, or fitted predictors"
+        )
     found = []
     for run in runs:
         if isinstance(run, str | Path):
-            record = RunRecord.read(Path(run).expanduser().absolute())
+            record = RunRecord.read(run)
         elif hasattr(run, "pipeline"):  # an `ImagePredictor`, which is in a higher layer
-            record = RunRecord.of(run.pipeline.saved)
+            record = RunRecord.of(run.pipeline)
         else:
             raise DataError(f"compare was given {run!r:.80} as a run; pass the path of a run folder, or a predictor")
-        pipeline = None if isinstance(run, str | Path) else run.pipeline
-        found.append(ComparedRun("", record, "", pipeline))
+        found.append(ComparedRun("", record))
     names = _short_names([_parts(run.record.folder) for run in found])
-    return [replace(run, name=name, status=_status(run.record)) for run, name in zip(found, names, strict=True)]
-
-
-def _status(record: RunRecord) -> str:
-    if record.saved is not None:
-        return "interrupted, with a predictor" if record.saved.summary.get(INTERRUPTED) else "finished"
-    failures = [event.reason for event in record.events if isinstance(event, JobFailed)]
-    if failures and all(trial.status is Status.FAILED for trial in record.trials):
-        return f"failed: {failures[-1]}"
-    return f"not finished, {count_of(len(record.trials), 'trial')}"
+    return [replace(run, name=name) for run, name in zip(found, names, strict=True)]
 
 
 def _parts(folder: Path) -> list[str]:
@@ -158,64 +158,53 @@ def compared_runs(
 ) -> ComparedRuns:
     """Return runs with their predictions for `data`, or else for the validation images that they have in common."""
     found = read_runs(runs)
-    usable = [run for run in found if run.saved is not None]
+    usable = {run.name: run.record.saved for run in found if run.record.saved is not None}
     if not usable:
         reasons = "; ".join(f"{run.name}: {run.status}" for run in found[:SHOWN_NAMES])
         raise DataError(f"None of the {len(found)} runs has a predictor ({reasons}). Finish one: saccade resume RUN")
     _check_problems(usable)
-    first = usable[0].saved
-    assert first is not None
+    first = next(iter(usable.values()))
     chosen, notes = _metric(usable, metric, first.problem)
-    read = _on_data if data is not None else _on_shared_validation
-    predicted, targets, images, what, warnings = read(usable, data)
-    by_name = {run.name: run for run in predicted}
+    records = {run.name: run.record for run in found if run.name in usable}
+    read = _on_shared_validation(records) if data is None else _on_data(records, data)
     return ComparedRuns(
-        [by_name.get(run.name, run) for run in found],
+        found,
+        read.predictions,
         first.problem,
         first.names_of_classes,
         chosen,
         interval,
-        targets,
-        images,
-        what,
-        [*notes, *warnings],
+        read.targets,
+        read.images,
+        read.what,
+        [*notes, *read.warnings],
     )
 
 
-def _check_problems(usable: Sequence[ComparedRun]) -> None:
+def _check_problems(usable: Mapping[str, SavedPredictor]) -> None:
     """Raise a DataError unless all runs have the same problem type and classes."""
-    first, *others = usable
-    assert first.saved is not None
-    names = set(_composed(first.saved))
-    for run in others:
-        assert run.saved is not None
-        here, there = run.saved.problem.type, first.saved.problem.type
+    (first_name, first), *others = usable.items()
+    expected = set(_composed(first))
+    for name, saved in others:
+        here, there = saved.problem.type, first.problem.type
         if here != there:
             raise DataError(
-                f"{run.name} is a {here} problem, and {first.name} a {there} problem. Compare runs of one problem type"
+                f"{name} is a {here} problem, and {first_name} a {there} problem. Compare runs of one problem type"
             )
-        own = set(_composed(run.saved))
-        if own != names:
-            parts = [f"{what} {some(sorted(these))}" for what, these in (("lacks", names - own), ("adds", own - names)) if these]
+        own = set(_composed(saved))
+        parts = [
+            f"{verb} {some(sorted(these))}"
+            for verb, these in (("lacks", expected - own), ("adds", own - expected))
+            if these
+        ]
+        if parts:
             raise DataError(
-                f"{run.name} has other classes than {first.name}: it {' and '.join(parts)}. Compare runs of the same classes"
+                f"{name} has other classes than {first_name}: it {' and '.join(parts)}. Compare runs of the same classes"
             )
 
 
 def _composed(saved: SavedPredictor) -> list[str]:
     return [unicodedata.normalize("NFC", name) for name in saved.names_of_classes]
-
-
-def _metric(usable: Sequence[ComparedRun], given: EvalMetric, problem: Problem) -> tuple[Metric, list[str]]:
-    """Return the given metric; else the one by which all runs were selected, or the default with a note."""
-    if given is not None:
-        return make_metric(given, problem), []
-    names = list(dict.fromkeys(run.saved.metric for run in usable if run.saved is not None))
-    if len(names) == 1 and is_metric_name(names[0], problem):
-        return make_metric(names[0], problem), []
-    why = "were selected by different metrics" if len(names) > 1 else "were selected by a function of yours"
-    chosen = make_metric(None, problem)
-    return chosen, [f"The runs {why} ({some(names)}); they are compared by {chosen.name}. Pass metric=… for another one."]
 
 
 def _order_of_classes(saved: SavedPredictor, first: SavedPredictor) -> list[int]:
@@ -224,137 +213,149 @@ def _order_of_classes(saved: SavedPredictor, first: SavedPredictor) -> list[int]
     return [own.index(name) for name in _composed(first)] or [0]
 
 
-def _true_labels(problem: Problem, targets: np.ndarray, order: Sequence[int]) -> np.ndarray:
-    """Return targets as they are compared between runs: outputs in the order of the first run, or numbers."""
-    if problem.has_one_class:
-        return np.asarray(np.argsort(order)[targets])
-    values = problem.perfect_predictions(targets)
-    return values[:, list(order)] if problem.has_classes else values
+def _metric(usable: Mapping[str, SavedPredictor], given: EvalMetric, problem: Problem) -> tuple[Metric, list[str]]:
+    """Return the given metric; else the one by which all runs were selected, or the default one with a note."""
+    if given is not None:
+        return make_metric(given, problem), []
+    names = list(dict.fromkeys(saved.metric for saved in usable.values()))
+    if len(names) == 1 and is_metric_name(names[0], problem):
+        return make_metric(names[0], problem), []
+    why = "different metrics" if len(names) > 1 else "a function of yours"
+    chosen = make_metric(None, problem)
+    return chosen, [
+        f"The runs were selected by {why} ({some(names)}); this compares them by {chosen.name}. See metric."
+    ]
 
 
-Read = tuple[list[ComparedRun], np.ndarray, list[str], str, list[str]]
+class _Read(NamedTuple):
+    """Predictions for the same images, and what was left out."""
+
+    predictions: dict[str, RunPredictions]
+    targets: np.ndarray
+    images: list[str]
+    what: str
+    warnings: list[str]
 
 
-def _on_data(usable: Sequence[ComparedRun], data: Any) -> Read:
-    """Predict labelled images with each run, and leave out those that are unreadable or that a run was trained on."""
-    found: list[tuple[ComparedRun, Any]] = []
-    warnings: list[str] = []
-    first = usable[0].saved
-    assert first is not None
+def _on_data(records: Mapping[str, RunRecord], data: Any) -> _Read:
+    """Predict labelled images with each run, without those that cannot be read or that a run was trained on."""
+    first = _saved(next(iter(records.values())))
     examples = first.match_classes(read_labelled_examples(data, first.label))
-    keep = np.ones(len(examples), np.bool_)
-    keys = image_keys(examples.images, [""] * len(examples))
-    for run in usable:
-        assert run.saved is not None
-        split = run.saved.earlier_split
-        seen = np.zeros(len(keys), np.bool_) if split is None else split.sides(keys) == FITTED
-        if seen.any():
+    assert examples.labels is not None
+    warnings: list[str] = []
+    keys = image_keys(examples.images, [""] * len(examples))  # by path: pixels are not decoded as in the fit
+    kept = np.ones(len(examples), np.bool_)
+    for name, record in records.items():
+        split = _saved(record).earlier_split
+        is_seen = np.zeros(len(keys), np.bool_) if split is None else split.sides(keys) == FITTED
+        if is_seen.any():
             warnings.append(
-                f"{run.name} was trained on {seen.sum()} of the {count_of(len(keys), 'image')}; they are left out."
+                f"{name} was trained on {is_seen.sum()} of the {count_of(len(keys), 'image')}; they are left out."
             )
-        keep &= ~seen
-    if not keep.any():
+        kept &= ~is_seen
+    rows = np.flatnonzero(kept)
+    if not len(rows):
         raise DataError(
             f"No image is left to compare on. {' '.join(warnings)} Pass test images that no run was trained on"
         )
-    rows = np.flatnonzero(keep)
-    for run in usable:
-        assert run.saved is not None
-        pipeline = run.pipeline or InferencePipeline(run.saved)
-        predicted = pipeline.predict([examples.images[row] for row in rows], verbosity=0)
-        keep[rows[list(predicted.errors)]] = False
-        found.append((run, predicted))
-    if num := int((~keep[rows]).sum()):
-        warnings.append(f"{count_of(num, 'image')} cannot be read, and {'is' if num == 1 else 'are'} left out.")
-    kept = keep[rows]
-    compared = []
-    for run, predicted in found:
-        assert run.saved is not None
-        order = _order_of_classes(run.saved, first)
-        compared.append(
-            replace(run, probabilities=predicted.predictions[kept][:, order], adjusted=predicted.adjusted[kept][:, order])
-        )
-    assert examples.labels is not None
-    targets = first.problem.encode(examples.labels.iloc[np.flatnonzero(keep)])
-    names = [str(image_name(examples.images[row], row)) for row in np.flatnonzero(keep)]
-    where = f" of {data}" if isinstance(data, str | Path) else ""
-    return compared, targets, names, f"{count_of(len(names), 'test image')}{where}", warnings
-
-
-def _on_shared_validation(usable: Sequence[ComparedRun], _: Any) -> Read:
-    """Take the stored predictions for the validation images that the runs have in common."""
-    having = [run for run in usable if (own := run.record.validation) is not None and len(own.keys)]
-    none = (list(usable), np.zeros(0), [], "no image", [])
-    warnings = [
-        f"{run.name} has no stored predictions for its validation images: its predictor is of an earlier version, or "
-        "was chosen from a Pareto front. Pass test images to compare it."
-        for run in usable
-        if run not in having
-    ]
-    if not having:
-        return (*none[:-1], warnings)
-    base, *others = having
-    assert base.saved is not None
-    first = base.record.validation
-    assert first is not None
-    rows_of = {base.name: np.arange(len(first.keys))}
-    in_all = ~_are_seen(base, first.keys, own=True)
-    for run in others:
-        validation = run.record.validation
-        assert validation is not None
-        rows = matching_rows(first.keys, validation.keys)
-        are_shared = (rows >= 0) & ~_are_seen(run, first.keys, own=True)
-        num_seen = int(_are_seen(run, first.keys[rows < 0]).sum())
-        if num_seen:
-            warnings.append(
-                f"{run.name} was trained on {num_seen} of the {len(rows)} validation images of {base.name}; they are "
-                "left out."
+    found: dict[str, Predictions] = {}
+    for name, record in records.items():
+        if record.pipeline is None:
+            raise DataError(
+                f"{name} has a network of your own, without its code. Compare predictors: "
+                "saccade.compare([ImagePredictor.load(path, net=…), …], data)"
             )
-        if not are_shared.any():
-            warnings.append(f"{run.name} has no validation image in common with {base.name}, and is not compared.")
+        found[name] = record.pipeline.predict([examples.images[row] for row in rows])
+    errors = {row for each in found.values() for row in each.errors}
+    readable = np.setdiff1d(np.arange(len(rows)), list(errors))
+    if errors:
+        warnings.append(f"{count_of(len(errors), 'image')} cannot be read, and left out.")
+    predictions = {
+        name: RunPredictions(*(part[np.ix_(readable, order)] for part in (each.predictions, each.adjusted)))
+        for name, each in found.items()
+        for order in [_order_of_classes(_saved(records[name]), first)]
+    }
+    rows = rows[readable]
+    names = [str(image_name(examples.images[row], row)) for row in rows.tolist()]
+    of_folder = f" of {data}" if isinstance(data, str | Path) else ""
+    targets = first.problem.encode(examples.labels.iloc[rows])
+    return _Read(predictions, targets, names, f"{count_of(len(rows), 'test image')}{of_folder}", warnings)
+
+
+def _on_shared_validation(records: Mapping[str, RunRecord]) -> _Read:
+    """Take the stored predictions for the validation images that all runs held out which have any in common."""
+    warnings: list[str] = []
+    known: dict[str, ValidationRecord] = {}
+    for name, record in records.items():
+        if record.validation is not None and len(record.validation.keys):
+            known[name] = record.validation
+        else:
+            warnings.append(
+                f"{name} has no stored predictions for its validation images, as it is of an earlier version, of "
+                "choose() or of add_classes(). Test images compare it: --data DIR, or data=…."
+            )
+    if not known:
+        return _Read({}, np.zeros(0), [], "none", warnings)
+    base = next(iter(known))
+    first, given = _saved(records[base]), known[base]
+    is_shared = ~_are_fitted(first, given.keys)
+    rows_of = {base: np.arange(len(given.keys))}
+    for name, validation in list(known.items())[1:]:
+        saved, rows = _saved(records[name]), matching_rows(given.keys, validation.keys)
+        lacking = given.keys[rows < 0]
+        if num_seen := int((saved.earlier_split.sides(lacking) == FITTED).sum()) if saved.earlier_split else 0:
+            warnings.append(
+                f"{name} was trained on {num_seen} of the {len(rows)} validation images of {base}; they are left out."
+            )
+        is_held_out = (rows >= 0) & ~_are_fitted(saved, given.keys)
+        if not is_held_out.any():
+            warnings.append(f"{name} has no validation image in common with {base}, and is not compared.")
             continue
-        rows_of[run.name] = rows
-        in_all &= are_shared
-    kept = np.flatnonzero(in_all)
-    if len(rows_of) < 2 or not len(kept):
+        rows_of[name] = rows
+        is_shared &= is_held_out
+    shared = np.flatnonzero(is_shared)
+    if len(rows_of) < 2 or not len(shared):
         warnings.append("No validation images are common to the runs. Pass test images: --data DIR, or data=….")
-        return (*none[:-1], warnings)
-    compared, num_other_labels = list[ComparedRun](), 0
-    reference = base.saved
-    targets = first.targets[kept]
-    for run in usable:
-        if run.name not in rows_of:
-            compared.append(run)
-            continue
-        assert run.saved is not None
-        validation, order = run.record.validation, _order_of_classes(run.saved, reference)
-        assert validation is not None
-        rows = rows_of[run.name][kept]
-        own = _true_labels(run.saved.problem, validation.targets[rows], order)
-        same = np.isclose(own, _true_labels(reference.problem, targets, range(len(order))), rtol=1e-4)
-        num_other_labels += int((~same.reshape(len(same), -1).all(1)).sum())
-        compared.append(
-            replace(run, probabilities=validation.predictions[rows][:, order], adjusted=validation.adjusted[rows][:, order])
-        )
-    if num_other_labels:
-        raise DataError(
-            f"{count_of(num_other_labels, 'shared validation image')} of {len(kept)} have another label in one run than "
-            f"in {base.name}. Pass test images with the labels to compare by: --data DIR, or data=…"
-        )
-    counts = ", ".join(str(len(run.record.validation.keys)) for run in having if run.name in rows_of)  # type: ignore[union-attr]
-    what = f"{count_of(len(kept), 'validation image')} that all compared runs held out (they have {counts})"
+        return _Read({}, np.zeros(0), [], "none", warnings)
+    predictions, labels = {}, _labels(first.problem, given.targets[shared])
+    for name, rows in rows_of.items():
+        saved, validation, chosen = _saved(records[name]), known[name], rows[shared]
+        order = _order_of_classes(saved, first)
+        own = _labels(saved.problem, validation.targets[chosen], order)
+        if num := int((~np.isclose(own, labels, rtol=1e-4)).reshape(len(own), -1).any(1).sum()):
+            raise DataError(
+                f"{num} of the {count_of(len(shared), 'validation image')} in common have another label in {name} than "
+                f"in {base}. Pass test images with the labels to compare by: --data DIR, or data=…"
+            )
+        parts = (part[np.ix_(chosen, order)] for part in (validation.predictions, validation.adjusted))
+        predictions[name] = RunPredictions(*parts)
     warnings.append(
-        "Networks and epochs were selected on these images, so scores are somewhat too high, and more so for runs with "
-        "more trials. Test images give unbiased differences: --data DIR, or data=…."
+        "Networks and epochs were selected on these images, so that scores are somewhat too high, and more so for runs "
+        "with more trials. Test images give unbiased differences: --data DIR, or data=…."
     )
-    names = first.names or []
-    return compared, targets, [names[row] for row in kept] if names else [], what, warnings
+    counts = ", ".join(str(len(known[name].keys)) for name in rows_of)
+    what = f"{count_of(len(shared), 'validation image')} that all compared runs held out (of {counts})"
+    images = [given.paths[row] for row in shared] if given.paths else []
+    return _Read(predictions, given.targets[shared], images, what, warnings)
 
 
-def _are_seen(run: ComparedRun, keys: Keys, *, own: bool = False) -> np.ndarray:
-    """Return which images a run was trained on; with `own`, before it predicted them as validation images."""
-    assert run.saved is not None
-    split = EarlierSplit.load(run.saved.folder / SPLIT) if own else run.saved.earlier_split
-    if split is None or (own and run.saved.summary.get("num_folds")):  # out-of-fold predictions
+def _saved(record: RunRecord) -> SavedPredictor:
+    assert record.saved is not None
+    return record.saved
+
+
+def _are_fitted(saved: SavedPredictor, keys: Keys) -> np.ndarray:
+    """Return which validation images a network had been fitted to before it predicted them, as after ``warm_start``."""
+    split = EarlierSplit.load(saved.folder / SPLIT)
+    if split is None or saved.summary.get("num_folds"):  # predictions of folds are out of fold
         return np.zeros(len(keys), np.bool_)
     return np.asarray(split.sides(keys) == FITTED)
+
+
+def _labels(problem: Problem, targets: np.ndarray, order: Sequence[int] | None = None) -> np.ndarray:
+    """Return targets as they are compared between runs: class numbers, labels or numbers, in the order of the first."""
+    if not problem.has_classes:
+        return problem.true_labels(targets)
+    if problem.has_one_class:
+        return targets if order is None else np.argsort(order)[targets]
+    return targets if order is None else targets[:, order]
