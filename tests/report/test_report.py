@@ -86,6 +86,10 @@ def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
     fitted: ImagePredictor, tmp_path: Path
 ) -> None:
     saved = fitted.save(tmp_path / "saved")
+    there, here = (Report.read(folder).record for folder in (fitted.path, saved))
+    assert there.events == here.events
+    assert there.times_s == here.times_s
+    assert [len(trial.reports) for trial in here.trials] == [2]
     for folder in (fitted.path, saved):
         result = CliRunner().invoke(app, ["report", folder, "--out", str(tmp_path / "a.html")])
         assert (result.exit_code, result.output) == (0, f"report {tmp_path / 'a.html'}\n")

@@ -18,7 +18,7 @@ import pandas as pd
 
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.earlier_split import EarlierSplit
-from saccade.data.examples import Examples
+from saccade.data.examples import Examples, ImageLike
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError, WeightsNotFoundError, explained_file_errors
@@ -26,6 +26,7 @@ from saccade.events import DataChecked, Event, Listener, RunFinished, RunStarted
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
+from saccade.fit.run_data import absolute_path
 from saccade.fit.run_folder import (
     CHECKS,
     EVENTS,
@@ -60,7 +61,7 @@ from saccade.fit.searching import (
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.fit.unlabeled import with_pseudo_labels
-from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.inference.saved import HISTORY, PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.downloads import Downloads
 from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
@@ -226,6 +227,7 @@ def run_fit(
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
             others = np.setdiff1d(task.train.indices, labelled.train.indices)
+            images = [*request.train.images, *(request.tuning.images if request.tuning else ())]
             others = data.unlabeled if settings.distill and data.unlabeled is not None else others
             budget.begin("finishing")
             with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
@@ -239,12 +241,13 @@ def run_fit(
                     class_names=request.train.class_names,
                     objectives=objectives,
                     keys=data.keys,
+                    paths=[absolute_path(image) or "" for image in images],
                     earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
                     more={"left_out": data.left_out, **of_unlabeled},
                     seconds=budget.seconds,
                     is_interrupted=is_interrupted,
                 )
-                saved = _write_result(request, folder, write, combination, task, study.trials, notify)
+                saved = _write_result(images, folder, write, combination, task, study.trials, notify)
                 write_features(saved, labelled, combination, seconds_left)
                 if is_interrupted:
                     notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
@@ -254,11 +257,24 @@ def run_fit(
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
+            _keep_history(folder, notify)
     return replace(saved, folder=root / PREDICTOR_FOLDER)
 
 
+def _keep_history(folder: Path, notify: Listener) -> None:
+    """Copy the event log to the predictor, which may be moved without its run; failing that is a warning."""
+    target = folder / PREDICTOR_FOLDER / HISTORY
+    part = target.with_name(f"{HISTORY}.part")
+    try:
+        shutil.copyfile(folder / EVENTS, part)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        notify(Warned(f"the events of the run were not copied to the predictor: {error}"))
+
+
 def _write_result(
-    request: FitRequest,
+    images: Sequence[ImageLike],
     folder: Path,
     write: Callable[..., SavedPredictor],
     combination: Combination,
@@ -270,7 +286,6 @@ def _write_result(
     if combination.teacher is None or combination.student is None:
         return write(folder / PREDICTOR_FOLDER, trials, combination=combination)
     teacher = write(folder / TEACHER, trials, combination=combination.teacher)
-    images = [*request.train.images, *(request.tuning.images if request.tuning else ())]
     compare = partial(
         distillation_summary,
         teacher=replace(teacher, folder=root_of(folder) / TEACHER),

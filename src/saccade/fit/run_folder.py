@@ -28,6 +28,7 @@ from saccade.fit.values import to_toml
 from saccade.inference.saved import (
     CHOICES_FOLDER,
     DESCRIPTION,
+    HISTORY,
     INTERRUPTED,
     MEMBERS_FOLDER,
     PREDICTOR_FOLDER,
@@ -63,7 +64,7 @@ _FILES = (
     *(RUN, DATA, SPLIT, f"{PSEUDO_LABELS}*", FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
     *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
     *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
-    *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, "*.safetensors", "*.part")),
+    *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, HISTORY, "*.safetensors", "*.part")),
     *(f"{folder}/{name}/*.safetensors*" for folder in _PREDICTORS for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
 )
 

@@ -65,7 +65,10 @@ class RunRecord:
 
     @classmethod
     def _of(cls, folder: Path, saved: SavedPredictor | None) -> RunRecord:
-        timed = list(EventLog(folder / EVENTS, as_text=True).timed())
+        log = EventLog(folder / EVENTS, as_text=True)
+        if saved is not None and not log.path.is_file():
+            log = saved.history or log
+        timed = list(log.timed())
         return cls(
             folder,
             is_run(folder),
