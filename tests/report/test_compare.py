@@ -182,8 +182,8 @@ def test_problem_types_and_classes_must_agree(
 
 def test_classes_are_matched_by_name() -> None:
     first, other = (SimpleNamespace(names_of_classes=names) for names in (["a", "é", "c"], ["c", "a", "e\u0301"]))
-    assert _order_of_classes(other, first) == [1, 2, 0]  # type: ignore[arg-type]
-    assert _order_of_classes(SimpleNamespace(names_of_classes=[]), SimpleNamespace(names_of_classes=[])) == [0]  # type: ignore[arg-type]
+    assert _order_of_classes(other, first).tolist() == [1, 2, 0]  # type: ignore[arg-type]
+    assert _order_of_classes(*[SimpleNamespace(names_of_classes=[])] * 2).tolist() == [0]  # type: ignore[arg-type]
 
 
 def test_names_are_the_shortest_ends_of_paths_that_differ() -> None:

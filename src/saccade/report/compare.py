@@ -32,12 +32,12 @@ MAX_LETTERS = 36  # of a name in a figure
 def _meaning(runs: ComparedRuns) -> str:
     better = "higher" if runs.metric.greater_is_better else "lower"
     return (
-        f"Intervals are {runs.interval:.0%} bootstrap intervals: {NUM_RESAMPLES:,} times, as many images are drawn with "
-        f"replacement, and all runs are scored on the same draw. {runs.metric.name}: {better} is better. If the interval "
-        "of a difference excludes 0, the difference is larger than the choice of these images explains; if it includes "
-        "0, the images do not show which run is better, which does not mean that the runs are equal. The intervals do "
-        "not cover what another random seed of the fits would change. p-values are not corrected for several "
-        "comparisons: of 20 equal pairs, about one has p < 0.05."
+        f"Intervals are {runs.interval:.0%} bootstrap intervals: {NUM_RESAMPLES:,} times, as many images are drawn "
+        f"with replacement, and all runs are scored on the same draw. {runs.metric.name}: {better} is better. If the "
+        "interval of a difference excludes 0, the difference is larger than the choice of these images explains; if it "
+        "includes 0, the images do not show which run is better, which does not mean that the runs are equal. The "
+        "intervals do not cover what another random seed of the fits would change. p-values are not corrected for "
+        "several comparisons: of 20 equal pairs, about one has p < 0.05."
     )
 
 
@@ -85,6 +85,12 @@ def runs_frame(runs: ComparedRuns) -> pd.DataFrame:
     return frame
 
 
+def scores_frame(runs: ComparedRuns) -> pd.DataFrame | None:
+    """Return the scores of the compared runs with their intervals; None if no run is compared."""
+    frame: pd.DataFrame = runs_frame(runs)[["run", "score", "score_low", "score_high"]].dropna(subset=["score"])
+    return frame.reset_index(drop=True) if len(frame) else None
+
+
 def differences_frame(runs: ComparedRuns) -> pd.DataFrame | None:
     """Return the paired difference of each pair of runs; the pairs with the baseline come first."""
     pairs = list(itertools.combinations(runs.predictions, 2))
@@ -98,7 +104,7 @@ def _frame(columns: Any) -> pd.DataFrame:
 
 
 def per_class_frame(runs: ComparedRuns) -> pd.DataFrame | None:
-    """Return the recall of each class by each run, or for multilabel problems the F1 score; the largest spread first."""
+    """Return the recall of each class by each run (F1 score of each label), the largest spread first."""
     if not runs.problem.has_classes or len(runs.predictions) < 2:
         return None
     measure = "recall" if runs.problem.has_one_class else "f1-score"
@@ -136,7 +142,7 @@ def agreement_frame(runs: ComparedRuns) -> pd.DataFrame | None:
 
 
 def disagreements_frame(runs: ComparedRuns) -> pd.DataFrame | None:
-    """Return the images that some runs get right and others wrong; for regression those whose predictions differ most."""
+    """Return the images that only some runs get right; for regression those whose predictions differ most."""
     if len(runs.predictions) < 2:
         return None
     problem, given = runs.problem, runs.predictions
@@ -172,7 +178,7 @@ def costs_frame(runs: ComparedRuns) -> pd.DataFrame | None:
 
 
 def settings_frame(runs: ComparedRuns) -> pd.DataFrame | None:
-    """Return the arguments of the fits that differ between the runs, and the chosen hyperparameters; a column per run."""
+    """Return arguments of the fits and chosen hyperparameters that differ; a column for each run."""
     columns = {}
     for run in runs.runs:
         arguments = run.record.run.get("arguments", {})
@@ -206,9 +212,9 @@ def _intervals_figure(
     return figure, axes
 
 
-def runs_plot(frame: pd.DataFrame) -> Figure:
+def scores_plot(frame: pd.DataFrame) -> Figure:
     """Draw the score of each run with its interval."""
-    some = frame.dropna(subset=["score"]).head(MAX_BARS).reset_index(drop=True)
+    some = frame.head(MAX_BARS)
     colors = [SERIES[place % len(SERIES)] for place in range(len(some))]
     figure, axes = _intervals_figure(some["run"], some["score"], some["score_low"], some["score_high"], colors)
     axes.set_xlabel("score")
@@ -278,8 +284,8 @@ def costs_plot(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _runs_summary(frame: pd.DataFrame) -> str:
-    return ", ".join(f"{row.run} {row.score:.4g}" for row in frame.dropna(subset=["score"]).head(8).itertuples())
+def _scores_summary(frame: pd.DataFrame) -> str:
+    return ", ".join(f"{row.run} {row.score:.4g}" for row in frame.head(8).itertuples())
 
 
 def _differences_summary(frame: pd.DataFrame) -> str:
@@ -295,18 +301,25 @@ COMPARED_GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
             Section(
                 "runs",
                 "Runs",
-                "The score of each run with its interval, the paired difference to the baseline, and what the predictor "
-                "costs: throughput without decoding, bytes of weights, and seconds of the fit.",
+                "The score of each run with its interval, the paired difference to the baseline, and the costs of the "
+                "predictor: throughput without decoding, bytes of weights, and seconds of the fit.",
                 runs_frame,
-                runs_plot,
-                summary=_runs_summary,
                 shown_rows=100,
+            ),
+            Section(
+                "scores",
+                "Scores",
+                "The score of each run with its interval. Compare runs by the paired differences below: intervals of "
+                "two runs on the same images may overlap although the difference is clear.",
+                scores_frame,
+                scores_plot,
+                summary=_scores_summary,
             ),
             Section(
                 "differences",
                 "Paired differences",
-                "The score of a run less that of the baseline, on the same images. An interval that crosses the line at "
-                "0 is no evidence for either run. The table has all pairs.",
+                "The score of a run less that of the baseline, on the same images. An interval that crosses the "
+                "line at 0 is no evidence for either run. The table has all pairs.",
                 differences_frame,
                 differences_plot,
                 summary=_differences_summary,
@@ -422,8 +435,8 @@ class Comparison(Report):
     Attributes
     ----------
     frames : Mapping of str to DataFrame
-        The tables by the names of the sections: ``runs``, ``differences``, ``per_class``, ``agreement``,
-        ``disagreements``, ``costs``, ``progress``, ``settings``, those that apply.
+        The tables by the names of the sections: ``runs``, ``scores``, ``differences``, ``per_class``,
+        ``agreement``, ``disagreements``, ``costs``, ``settings``, those that apply.
     warnings : list of str
         What limits the comparison, such as images that were left out.
     """
@@ -440,6 +453,7 @@ class Comparison(Report):
 
     @property
     def title(self) -> str:
+        """The title of the page."""
         return f"Saccade comparison of {len(self.record.runs)} runs"
 
     def __repr__(self) -> str:

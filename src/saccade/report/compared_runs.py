@@ -199,7 +199,7 @@ def _check_problems(usable: Mapping[str, SavedPredictor]) -> None:
         ]
         if parts:
             raise DataError(
-                f"{name} has other classes than {first_name}: it {' and '.join(parts)}. Compare runs of the same classes"
+                f"{name} has other classes than {first_name}: it {' and '.join(parts)}. Their classes must be the same"
             )
 
 
@@ -207,10 +207,10 @@ def _composed(saved: SavedPredictor) -> list[str]:
     return [unicodedata.normalize("NFC", name) for name in saved.names_of_classes]
 
 
-def _order_of_classes(saved: SavedPredictor, first: SavedPredictor) -> list[int]:
-    """Return the outputs of a predictor in the order of the classes of the first one."""
-    own = _composed(saved)
-    return [own.index(name) for name in _composed(first)] or [0]
+def _order_of_classes(saved: SavedPredictor, first: SavedPredictor) -> np.ndarray:
+    """Return the outputs of a predictor in the order of the classes of the first one, int64 of shape (num_outputs,)."""
+    own = {name: number for number, name in enumerate(_composed(saved))}
+    return np.array([own[name] for name in _composed(first)] or [0], np.int64)
 
 
 def _metric(usable: Mapping[str, SavedPredictor], given: EvalMetric, problem: Problem) -> tuple[Metric, list[str]]:
@@ -352,7 +352,7 @@ def _are_fitted(saved: SavedPredictor, keys: Keys) -> np.ndarray:
     return np.asarray(split.sides(keys) == FITTED)
 
 
-def _labels(problem: Problem, targets: np.ndarray, order: Sequence[int] | None = None) -> np.ndarray:
+def _labels(problem: Problem, targets: np.ndarray, order: np.ndarray | None = None) -> np.ndarray:
     """Return targets as they are compared between runs: class numbers, labels or numbers, in the order of the first."""
     if not problem.has_classes:
         return problem.true_labels(targets)

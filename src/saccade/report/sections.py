@@ -24,7 +24,7 @@ class Section:
     how_to_read: str
     """One or two sentences under the title."""
     frame: Callable[[Any], pd.DataFrame | None]
-    """Make the table of a `RunRecord` (or of `ComparedRuns`); None if the section does not apply to this run, and the page leaves it out."""
+    """Make the table of a `RunRecord`, or of `ComparedRuns`; None if the section does not apply, and is left out."""
     plot: Callable[[pd.DataFrame], Figure] | None = None
     """Draw the table: within `report_style`, a figure of `new_figure`."""
     html: Callable[[Any, pd.DataFrame], Markup] | None = None

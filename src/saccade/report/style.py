@@ -37,7 +37,7 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
 
 
 def set_log_scale(axes: Axes, axis: Literal["x", "y"]) -> None:
-    """Make an axis logarithmic, with numbers as plain text; matplotlib's are formulas, which `report_style` disables."""
+    """Make an axis logarithmic, with plain numbers: matplotlib's are formulas, which `report_style` disables."""
     from matplotlib.ticker import NullFormatter
 
     axes.set(**{f"{axis}scale": "log"})
