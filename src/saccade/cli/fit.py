@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from saccade.cli.output import with_json
 from saccade.cli.words import flag_of
 from saccade.errors import DataError
 
@@ -41,7 +42,7 @@ def fit(
     settings: Set = None,
     config: Config = None,
     **options: Any,
-) -> None:
+) -> Any:
     """Search networks and hyperparameters; keep the best.
 
     The run folder gets a file fit.toml that repeats the run: saccade fit --config RUN --out OTHER.
@@ -61,11 +62,12 @@ def fit(
             "No images were given. Pass a folder, an archive, a CSV file or a URL, as in saccade fit pets.zip, or a "
             "--config file with data = '…'"
         )
-    _fit(asked, asked.data)
+    return _fit(asked, asked.data)
 
 
-def _fit(asked: FitConfig, data: str) -> None:
+def _fit(asked: FitConfig, data: str) -> Any:
     from saccade.cli.inputs import TableColumns, label_columns, read_splits
+    from saccade.cli.results import FitResult
     from saccade.fit.config_file import FIT_TOML
     from saccade.fit.options import FitOptions
     from saccade.predictor import ImagePredictor
@@ -85,25 +87,26 @@ def _fit(asked: FitConfig, data: str) -> None:
     asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)
     if asked.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
-    if splits.test is not None:
-        for name, score in predictor.evaluate(splits.test).items():
-            typer.echo(f"test {name} {score:.4f}")
+    test = None if splits.test is None else predictor.evaluate(splits.test)
+    for name, score in (test or {}).items():
+        typer.echo(f"test {name} {score:.4f}")
     typer.echo(f"run {predictor.path}")
+    return FitResult.of(predictor, test)
 
 
 def fit_command() -> Any:
     """Return the command, with a command-line option for each field of `FitConfig`; that imports pydantic."""
     from saccade.fit.config_file import FitConfig
 
-    def command(**given: Any) -> None:
-        fit(**given)
+    def command(**given: Any) -> Any:
+        return fit(**given)
 
     parameters = [*list(inspect.signature(fit, eval_str=True).parameters.values())[:-1], *option_parameters(FitConfig)]
     command.__doc__ = fit.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command("fit")(command)
+    app.command("fit")(with_json(command))
     return typer.main.get_command(app)
 
 
