@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -44,14 +44,14 @@ def compare(
     ] = None,
     label_sep: LabelSep = None,
     encoding: Encoding = None,
-) -> None:
+) -> Any:
     """Compare runs on the same images, with paired intervals of the differences to the first run.
 
     Runs that failed or have not finished get a row without a score.
     """
     from saccade.cli.inputs import TableColumns, label_columns, read_test_images
     from saccade.cli.printing import check_output, printable
-    from saccade.inference.saved import SavedPredictor
+    from saccade.cli.results import CompareResult
     from saccade.report.compare import compare as compared
     from saccade.report.record import RunRecord
     from saccade.report.tables import output_console
@@ -59,20 +59,31 @@ def compare(
     check_output(out)
     images = None
     if data is not None:
-        columns_of_labels = label_columns(label) if label else None
-        if columns_of_labels is None:
-            found = (RunRecord.read(run).saved for run in runs)
-            first = next((saved for saved in found if isinstance(saved, SavedPredictor)), None)
-            columns_of_labels = "label" if first is None else first.label
-        images = read_test_images(data, TableColumns(image_column, columns_of_labels, image_root, label_sep, encoding))
+        saved = (RunRecord.read(run).saved for run in runs)
+        fitted = next((each.label for each in saved if each is not None), "label")
+        labels = label_columns(label) if label else fitted if isinstance(fitted, str) else list(fitted)
+        images = read_test_images(data, TableColumns(image_column, labels, image_root, label_sep, encoding))
     comparison = compared(runs, images, metric=metric, interval=interval)
     console = output_console()
     console.print(table(comparison))
     for row in comparison.frames["summary"].itertuples():
         for line in str(row.value).splitlines():
             console.print(f"{row.what}: {line}", soft_wrap=True, markup=False)
-    if out is not None:
-        typer.echo(f"written to {printable(str(comparison.save(out)))}")
+    file = None if out is None else comparison.save(out)
+    if file is not None:
+        typer.echo(f"written to {printable(str(file))}")
+    compared_runs = comparison.record
+    return CompareResult.make(
+        metric=compared_runs.metric.name,
+        greater_is_better=compared_runs.metric.greater_is_better,
+        images=compared_runs.what,
+        num_images=len(compared_runs.targets),
+        interval=interval,
+        runs=comparison.frames["runs"].astype(object).to_dict("records"),
+        differences=comparison.frames["differences"].to_dict("records") if "differences" in comparison.frames else [],
+        warnings=comparison.warnings,
+        file=file,
+    )
 
 
 def table(comparison: Comparison) -> Table:

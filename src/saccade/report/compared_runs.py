@@ -222,9 +222,7 @@ def _metric(usable: Mapping[str, SavedPredictor], given: EvalMetric, problem: Pr
         return make_metric(names[0], problem), []
     why = "different metrics" if len(names) > 1 else "a function of yours"
     chosen = make_metric(None, problem)
-    return chosen, [
-        f"The runs were selected by {why} ({some(names)}); this compares them by {chosen.name}. See metric."
-    ]
+    return chosen, [f"The runs were selected by {why} ({some(names)}); they are compared by {chosen.name}."]
 
 
 class _Read(NamedTuple):
