@@ -200,7 +200,8 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("kind", PROBLEMS)
-def test_all_problem_types_are_compared(kind: str) -> None:
+def test_all_problem_types_are_compared(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("saccade.inference.evaluation.NUM_RESAMPLES", 100)
     problem, name = PROBLEMS[kind]
     rng, predictions = np.random.default_rng(0), {}
     good = _targets(problem, rng)
