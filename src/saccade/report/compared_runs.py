@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -75,6 +76,7 @@ class ComparedRuns:
     images: list[str]  # names or paths; empty if they are not known
     what: str  # which images these are
     warnings: list[str] = field(default_factory=list)
+    seconds_left: Callable[[], float] = lambda: math.inf  # to write the page, as of a `RunRecord`
 
     @property
     def baseline(self) -> str | None:

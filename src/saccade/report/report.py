@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
+from saccade.fit.run_folder import REPORT, root_of
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
 from saccade.report.sections import Section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-REPORT = "report.html"
-"""Name of the file."""
 
 GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (("Result", RESULT_SECTIONS),)
 """The sections in the order of the page, under their headings."""
@@ -56,7 +54,7 @@ class Report:
     @property
     def title(self) -> str:
         """The title of the page."""
-        return f"Saccade report: {self.record.folder.name}"
+        return f"Saccade report: {root_of(self.record.folder).name}"
 
     @property
     def _default_file(self) -> Path:
