@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -12,11 +14,11 @@ import pandas as pd
 
 from saccade.checks import fraction
 from saccade.errors import DataError
-from saccade.inference.calibration import calibration_error, error_by_chance
+from saccade.inference.calibration import calibration_gaps, error_by_chance, error_of_gaps
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
-NUM_RESAMPLES = 1000  # bootstrap samples of the images
+NUM_RESAMPLES, MIN_RESAMPLES = 1000, 20  # bootstrap samples of the images; with fewer than 20 there is no interval
 BY_CHANCE = "ece_by_chance"  # the ``ece`` that perfect probabilities would have on so many images. It has no interval
 
 OF_PROBABILITIES = re.compile("(neg_)?(log_loss|brier)|d2_|roc_auc|average_precision|top_k")
@@ -35,11 +37,13 @@ def evaluation(
     metrics: Sequence[Metric] | None = None,
     detailed: bool = False,
     interval: float | None = None,
+    bootstrap_s: float = math.inf,
 ) -> dict[str, Any]:
     """Return what `ImagePredictor.evaluate` returns; `metric` is a further one.
 
     `probabilities` and `adjusted` are `Predictions.predictions` and `Predictions.adjusted`. `metrics` replace `metric`
-    and those that are always reported. Raises a DataError if a metric is not defined on these images.
+    and those that are always reported. After `bootstrap_s` seconds there are no further resamples. Raises a DataError
+    if a metric is not defined on these images.
     """
     if interval is not None:
         fraction("interval", interval)
@@ -54,7 +58,8 @@ def evaluation(
     reported = {each.name: (each, given) for each, given in (*usual, *asked)}
     scores: dict[str, Any] = {each.name: each.function(targets, given, problem) for each, given in usual}
     if detailed and problem.has_classes:
-        scores["ece"] = calibration_error(probabilities, targets, problem)
+        bins, gaps = calibration_gaps(probabilities, targets, problem)
+        scores["ece"] = error_of_gaps(bins, gaps)
         scores[BY_CHANCE] = error_by_chance(probabilities, problem)
     scores |= {each.name: each(targets, given, problem) for each, given in asked}
     if interval is None or not len(targets):
@@ -74,10 +79,10 @@ def evaluation(
             else:
                 again[name] = each(targets[rows], given[rows], problem)
         if "ece" in scores:
-            again["ece"] = calibration_error(probabilities[rows], targets[rows], problem)
+            again["ece"] = error_of_gaps(bins[:, rows], gaps[:, rows])
         return again
 
-    intervals = bootstrap_intervals(resampled, len(targets), interval)
+    intervals = bootstrap_intervals(resampled, len(targets), interval, bootstrap_s)
     return _with_intervals(scores, intervals, len(targets), interval)
 
 
@@ -121,16 +126,20 @@ TABLES = {"confusion_matrix": confusion_matrix, "classification_report": classif
 
 
 def bootstrap_intervals(
-    scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float
+    scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float, max_seconds: float = math.inf
 ) -> dict[str, tuple[float, float]]:
     """Return percentile bootstrap intervals of metrics by name (Efron and Tibshirani 1993).
 
     `scores_of` maps the numbers of images, with repetitions, to metrics by name. A sample for which it raises a
-    `DataError`, such as one that lacks a class, is skipped; without samples the result is empty.
+    `DataError`, such as one that lacks a class, is skipped; without samples, or with less than `MIN_RESAMPLES` before
+    `max_seconds`, the result is empty.
     """
-    rng = np.random.default_rng(0)
+    rng, start = np.random.default_rng(0), time.monotonic()
     samples: list[Scores] = []
-    for _ in range(NUM_RESAMPLES):
+    for number in range(NUM_RESAMPLES):
+        if time.monotonic() - start > max_seconds:
+            samples = samples if number >= MIN_RESAMPLES else []
+            break
         try:
             samples.append(scores_of(rng.integers(num_images, size=num_images)))
         except DataError:
@@ -141,6 +150,22 @@ def bootstrap_intervals(
         low, high = np.quantile([sample[name] for sample in samples], ends).tolist()
         intervals[name] = (low, high)
     return intervals
+
+
+def wilson_interval(num_right: np.ndarray, num: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Return Wilson's score intervals of proportions (JASA 1927), of shape (2, ...); NaN where `num` is 0.
+
+    Examples
+    --------
+    >>> wilson_interval(np.array([8, 10]), np.array([10, 10])).round(3)
+    array([[0.49 , 0.722],
+           [0.943, 1.   ]])
+    """
+    z, num = NormalDist().inv_cdf((1 + confidence) / 2), np.where(num > 0, num, np.nan)
+    p = num_right / num
+    reach = z * np.sqrt(p * (1 - p) / num + (z / num) ** 2 / 4)
+    ends = (np.stack([p - reach, p + reach]) + z**2 / (2 * num)) / (1 + z**2 / num)
+    return np.clip(ends, 0, 1)
 
 
 def _with_intervals(
