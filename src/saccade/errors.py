@@ -6,6 +6,7 @@ SaccadeError
 ├── HyperparameterError           an unknown hyperparameter or invalid value (also ValueError)
 ├── UnknownNameError              a name that is not in a list of names (also ValueError)
 │   ├── UnknownArgumentError      an unknown keyword argument (also TypeError, KeyError)
+│   ├── UnknownFrameError         a section that a report does not have (also KeyError)
 │   └── UnknownModelError         a network that is not in the catalogue
 ├── WeightsNotFoundError          pretrained weights that are not available (also FileNotFoundError)
 ├── HubError                      the Hugging Face hub refuses, or is not reached (also OSError)
@@ -87,6 +88,12 @@ class UnknownArgumentError(UnknownNameError, TypeError, KeyError):
     """A keyword argument that does not exist; a ``KeyError`` as well, as in the API that Saccade revives."""
 
     __str__ = Exception.__str__  # KeyError would put the message in quotes
+
+
+class UnknownFrameError(UnknownNameError, KeyError):
+    """A report has no section of that name; a ``KeyError`` as well, as its frames are a mapping."""
+
+    __str__ = Exception.__str__
 
 
 class UnknownModelError(UnknownNameError):

@@ -40,6 +40,10 @@ class RunStarted(Event):
     folder: str
     num_trials: int | None
     time_limit_s: float | None
+    environment: dict[str, str] = field(default_factory=dict)
+    """Versions and machine of the process, such as ``{"Python": "3.12.1"}``."""
+    scales: dict[str, str] = field(default_factory=dict)
+    """``"linear"``, ``"log"`` or ``"choice"`` of each hyperparameter that is searched; see `flat_form.scales`."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class RunPlanned(Event):
     """The processes in which they run, such as ``"in this process"``."""
     advice: str = ""
     """How to change the limits of the search, if they are defaults."""
+    num_workers: int = 0
+    """Worker processes at the start; 0 if trials run in this process."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,21 @@ class DataReady(Event):
     num_classes: int
     num_unreadable: int
     seconds: float
+    class_sizes: list[list[Any]] = field(default_factory=list)
+    """Name of each class, and its training and validation images."""
+    image_sizes: list[list[int]] = field(default_factory=list)
+    """Width and height in pixels, and number of images of that size; of very many sizes a sample."""
+    unreadable: dict[str, int] = field(default_factory=dict)
+    """Number of unreadable images by reason."""
+
+
+@dataclass(frozen=True)
+class DataChecked(Event):
+    """The data checks have ended."""
+
+    kind: ClassVar[str] = "data_checked"
+    findings: list[dict[str, Any]]
+    """``code``, ``title``, ``severity``, ``message``, ``what_to_do``, ``num_images``, and ``examples`` of files."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +165,8 @@ class PhaseDone(Event):
     phase: str
     start_s: float
     seconds: float
+    next_phase: str = ""
+    """The phase that begins; "" in logs of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +269,10 @@ class WorkerJoined(Event):
 
 @dataclass(frozen=True)
 class WorkerLost(Event):
-    """An executor has lost a worker for good; `num_workers` is the new number. A job that it had fails separately."""
+    """An executor has lost a worker for good; `num_workers` is the new number. A job that it had fails separately.
+
+    With 0 workers, trials run in the process of the study.
+    """
 
     kind: ClassVar[str] = "worker_lost"
     num_workers: int

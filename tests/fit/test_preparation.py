@@ -15,7 +15,7 @@ from saccade.data.examples import read_examples, read_labelled_examples
 from saccade.data.groups import with_groups, with_times
 from saccade.errors import DataError, DataWarning
 from saccade.events import DataReady, Event, Progressed, Warned
-from saccade.fit.preparation import UNREADABLE, PreparedData, prepare_data
+from saccade.fit.preparation import MAX_SIZES, UNREADABLE, PreparedData, _image_sizes, prepare_data
 from saccade.fit.run_data import read_run_data, write_run_data
 
 MakeColours = Callable[..., pd.DataFrame]
@@ -60,6 +60,19 @@ def test_the_split_is_stratified_and_seeded(make_colours: MakeColours, prepare: 
     assert set(other.val.indices) != set(data.val.indices)
     ready = next(event for event in events if isinstance(event, DataReady))
     assert (ready.num_train, ready.num_val, ready.num_classes, ready.num_unreadable) == (18, 6, 3, 0)
+    assert ready.class_sizes == [["blue", 6, 2], ["green", 6, 2], ["red", 6, 2]]
+    assert sum(number for *_, number in ready.image_sizes) == len(frame)
+
+
+@pytest.mark.parametrize("num_images", [3, 20, 5000])
+def test_the_sizes_of_images_are_recorded_and_of_very_many_a_part_with_the_smallest_and_largest(num_images) -> None:
+    sizes = np.stack([np.arange(num_images) // 2 + 1, np.full(num_images, 7)], 1).astype(np.int32)
+    sizes[1] = 0  # unreadable
+    found = np.array(_image_sizes(sizes))
+    assert found[:, 2].sum() == min(num_images - 1, MAX_SIZES)
+    assert found[0].tolist()[:2] == [1, 7]
+    assert found[-1].tolist()[:2] == sizes[-1].tolist()
+    assert set(map(tuple, found[:, :2].tolist())) <= set(map(tuple, sizes.tolist()))
 
 
 def test_tuning_data_are_the_validation_set(make_colours: MakeColours, prepare: Any) -> None:
@@ -78,6 +91,9 @@ def test_unreadable_images_are_left_out_and_named_once_with_their_reason(
     warnings = [event.text for event in events if isinstance(event, Warned)]
     assert len(warnings) == 1
     assert "2 of 16 images cannot be read" in warnings[0]
+    ready = next(event for event in events if isinstance(event, DataReady))
+    assert sum(ready.unreadable.values()) == 2
+    assert ready.unreadable["file is empty"] == 1
     assert warnings[0].count(frame["image"][3]) == 1
     assert f"{frame['image'][9]}: file is empty" in warnings[0]
     assert not {3, 9} & {*data.train.indices, *data.val.indices}

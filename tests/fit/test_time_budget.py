@@ -10,8 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, JobStarted, PhaseDone, TrialCreated
-from saccade.fit.time_budget import LEAST_FINISHING_S, SELECTION_FRACTION, FinishingReserve, TimeBudget, too_short
+from saccade.events import (
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    NetworksScreened,
+    PhaseDone,
+    TrialCreated,
+    TrialRestarted,
+    WorkerJoined,
+)
+from saccade.fit.time_budget import (
+    LEAST_FINISHING_S,
+    SELECTION_FRACTION,
+    FinishingReserve,
+    TimeBudget,
+    TimeUse,
+    too_short,
+)
 from saccade.study.trial import Trial
 
 
@@ -21,14 +39,16 @@ from saccade.study.trial import Trial
         st.tuples(st.sampled_from(["decoding", "search", "folds", "selection", "finishing"]), st.floats(0, 100)),
         max_size=8,
     ),
-    num_workers=st.integers(1, 4),
+    num_workers=st.integers(0, 4),
 )
 def test_the_seconds_of_all_phases_add_up_to_the_total(used_s, phases, num_workers) -> None:
     now_s = 0.0
     told: list[Event] = []
     budget = TimeBudget(Deadline(60, lambda: now_s, used_s=used_s), used_s, told.append)
     for trial, (phase, seconds) in enumerate(phases):
-        budget.begin(phase, num_workers)
+        budget(WorkerJoined(num_workers))
+        budget.begin(phase)
+        budget(JobStarted(trial))
         budget(EpochDone(trial, 0, 0.5, seconds / 4))
         budget(EpochDone(trial, 1, 0.6, seconds / 2, {"train_s": seconds / 3, "val_s": seconds / 6}))
         now_s += seconds
@@ -44,17 +64,39 @@ def test_the_search_is_divided_among_its_workers() -> None:
     told: list[Event] = []
     budget = TimeBudget(Deadline(60, lambda: now_s), 0.0, told.append)
     now_s = 3.0
-    budget.begin("search", num_workers=2)
+    budget(WorkerJoined(2))
+    budget.begin("search")
+    for trial in (0, 1):
+        budget(JobStarted(trial))
     for trial in (0, 1):
         budget(EpochDone(trial, 0, 0.5, 2.0))
-        budget(EpochDone(trial, 1, 0.6, 9.0, {"train_s": 6.0, "val_s": 2.0}))
+        budget(EpochDone(trial, 1, 0.6, 9.0, {"train_s": 5.0, "val_s": 2.0}))
+    now_s = 13.0
+    budget(JobDone(0))
     now_s = 15.0
     budget.begin("selection")
     budget(EpochDone(0, 2, 0.5, 2.0, {"train_s": 6.0}))  # a refit is not a part of the search
     assert budget.seconds() == {
-        "preparing": 3.0, "probes": 2.0, "training": 6.0, "validation": 2.0, "overhead": 2.0, "total": 15.0,
+        "preparing": 3.0, "probes": 2.0, "training": 5.0, "validation": 2.0, "idle": 1.0, "overhead": 2.0,
+        "total": 15.0,
     }  # fmt: skip
-    assert told == [PhaseDone("preparing", 0.0, 3.0), PhaseDone("search", 3.0, 12.0)]
+    assert told == [PhaseDone("preparing", 0.0, 3.0, "search"), PhaseDone("search", 3.0, 12.0, "selection")]
+
+
+def test_a_worker_is_idle_without_a_job_and_this_process_never_is() -> None:
+    for num_workers, idle_s in ((0, 0.0), (1, 2.0), (3, (2.0 + 7.0 + 7.0) / 3)):
+        use = TimeUse()
+        for now_s, event in [
+            (0.0, WorkerJoined(num_workers)),
+            (1.0, PhaseDone("preparing", 0.0, 1.0, "search")),
+            (2.0, NetworksScreened({}, 0, 1.0)),
+            (4.0, JobStarted(0)),
+            (8.0, TrialRestarted(0, -1)),
+            (8.0, JobStarted(0)),
+            (9.0, JobFailed(0, "why")),
+        ]:
+            use.add(event, now_s)
+        assert use.seconds(9.0).get("idle", 0.0) == pytest.approx(idle_s)
 
 
 @pytest.mark.parametrize(("limit_s", "elapsed_s", "left_s"), [(100, 5, 15), (2, 0, 1), (100, 50, 1)])

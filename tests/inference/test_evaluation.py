@@ -7,7 +7,14 @@ import pytest
 
 from saccade.errors import HyperparameterError
 from saccade.inference import evaluation as module
-from saccade.inference.evaluation import bootstrap_intervals, classification_report, confusion_matrix, evaluation
+from saccade.inference.evaluation import (
+    classification_report,
+    confusion_matrix,
+    difference_p_value,
+    evaluation,
+    percentiles,
+    resampled_scores,
+)
 from saccade.tasks.metrics import make_metric, summary_metrics
 from saccade.tasks.problem import Binary, Multiclass, Multilabel, Problem, Regression
 
@@ -98,11 +105,11 @@ def test_samples_without_a_class_are_left_out(monkeypatch: pytest.MonkeyPatch) -
     scores = evaluation(targets, p, p, problem, make_metric("roc_auc", problem), interval=0.9)
     low, high = scores["roc_auc_interval"]
     assert 0 <= low <= scores["roc_auc"] <= high <= 1
-    assert bootstrap_intervals(lambda rows: {}, 5, 0.9) == {}
+    assert resampled_scores({"a": (make_metric("roc_auc", problem), p[:7])}, targets[:7], problem) == {}
 
 
 def test_the_interval_of_an_undefined_metric_is_nan(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "bootstrap_intervals", lambda *_: {})
+    monkeypatch.setattr(module, "resampled_scores", lambda *_: {})
     problem = PROBLEMS["multiclass"]
     targets, p = draw(problem)
     assert all(math.isnan(end) for end in evaluation(targets, p, p, problem, interval=0.9)["top5_interval"])
@@ -145,3 +152,31 @@ def test_tables_of_classes() -> None:
     assert classification_report(np.eye(2), np.eye(2), several, "ab").loc["a", "recall"] == 1
     with pytest.raises(HyperparameterError, match="confusion_matrix requires classes"):
         confusion_matrix(np.zeros(2), np.zeros((2, 1)), Regression(), ())
+
+
+def test_p_values_agree_with_the_interval_of_a_difference() -> None:
+    rng, num_below = np.random.default_rng(0), 0
+    for _ in range(300):
+        samples = rng.normal(rng.normal(0, 2), 1, size=1000)
+        low, high = percentiles(samples, 0.95)
+        p = difference_p_value(samples)
+        assert 2 / 1001 <= p <= 1
+        if not 0.04 < p < 0.06:
+            assert (p < 0.05) == (low > 0 or high < 0)
+            num_below += p < 0.05
+        assert p == difference_p_value(-samples)
+    assert 0 < num_below < 300
+    assert difference_p_value(np.zeros(1000)) == 1  # equal predictions
+
+
+def test_paired_samples_are_of_the_same_images() -> None:
+    problem = PROBLEMS["regression"]
+    targets, p = draw(problem)
+    samples = resampled_scores(
+        {name: (make_metric("rmse", problem), values) for name, values in {"a": p, "b": p, "c": p + 1}.items()},
+        targets,
+        problem,
+    )
+    assert len(samples["a"]) == module.NUM_RESAMPLES
+    assert (samples["a"] == samples["b"]).all()
+    assert (samples["a"] != samples["c"]).all()

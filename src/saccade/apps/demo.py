@@ -17,8 +17,8 @@ from sklearn.model_selection import train_test_split
 
 from saccade.apps.sample_data import SOURCES, write_parts
 from saccade.data.dataset import ImageDataset
+from saccade.insight.figures import predictions_figure
 from saccade.predictor import ImagePredictor
-from saccade.report.figures import predictions_figure
 from saccade.report.tables import output_console, print_trials
 from saccade.space import Categorical
 

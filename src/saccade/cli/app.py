@@ -19,6 +19,7 @@ from saccade.cli.check import check
 from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.predict import explain, predict
+from saccade.cli.report import report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
 from saccade.cli.serve import serve
 from saccade.cli.share import card, push
@@ -76,6 +77,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "fit": _fit_stub,
     "resume": resume,
     "leaderboard": leaderboard,
+    "report": report,
     "choose": choose,
     "evaluate": evaluate,
     "predict": predict,

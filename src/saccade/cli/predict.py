@@ -37,8 +37,8 @@ def predict(
 
     from saccade.cli.inputs import read_files
     from saccade.inference.feature_bank import FALSE_ALARM_RATE
+    from saccade.insight.figures import UNREADABLE
     from saccade.predictor import ImagePredictor
-    from saccade.report.figures import UNREADABLE
 
     check_output(csv)
     predictor = ImagePredictor.load(run, verbosity=2 if csv else 1)
@@ -96,8 +96,8 @@ def explain(
     """
     from saccade.cli.inputs import read_files, read_splits
     from saccade.data.sources.tables import is_table
+    from saccade.insight.figures import UNREADABLE, reasons_figure
     from saccade.predictor import ImagePredictor
-    from saccade.report.figures import UNREADABLE, reasons_figure
 
     if out.suffix.lower() not in FIGURE_SUFFIXES:
         raise DataError(

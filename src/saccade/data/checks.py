@@ -36,7 +36,7 @@ MAX_ASPECT = 10.0
 
 Severity = Literal["error", "warning", "info"]
 
-_NUM_FILES_SHOWN = 3
+_NUM_FILES_SHOWN, _NUM_FILES_RECORDED = 3, 10
 
 _ABOUT: dict[str, tuple[str, Severity, str]] = {  # title, severity and advice
     "IMG001": ("Unreadable images", "warning", "They are left out; replace or delete the files."),
@@ -78,6 +78,12 @@ class Finding:
     def files(self) -> list[str]:
         """Files of the flagged images."""
         return [flagged.file for flagged in self.flagged]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the finding for the event log, with its first files and what is wrong with them."""
+        about = {name: getattr(self, name) for name in ("code", "title", "severity", "message", "what_to_do")}
+        examples = [f"{each.file} ({each.detail})" for each in self.flagged[:_NUM_FILES_RECORDED]]
+        return {**about, "num_images": len(self.flagged), "examples": examples}
 
 
 @dataclass(frozen=True)

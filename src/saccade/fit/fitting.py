@@ -22,7 +22,7 @@ from saccade.data.examples import Examples
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError, WeightsNotFoundError, explained_file_errors
-from saccade.events import Event, Listener, RunFinished, RunStarted, Warned
+from saccade.events import DataChecked, Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
@@ -70,10 +70,12 @@ from saccade.selection.ensemble import MIN_IMAGES
 from saccade.selection.finishing import drop_weights, select_networks, write_features, write_predictor
 from saccade.selection.folds import CrossValidation
 from saccade.space import Dict
+from saccade.space.flat_form import scales
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
 from saccade.study.progress import ProgressDisplay
+from saccade.study.run_folder import environment
 from saccade.study.study import Study
 from saccade.study.trackers import connected
 from saccade.study.trial import Trial
@@ -131,7 +133,9 @@ def run_fit(
         advice = f"If trials have been trained, continue with: saccade resume {root}"
         with log, explained_file_errors(folder, advice=advice), _ready_to_resume(folder, root, notify):
             listeners.insert(0, budget)
-            notify(RunStarted(str(root), request.num_trials, request.time_limit_s))
+            machine = environment("torch", "torchvision", "timm", "optuna", "Pillow")
+            limits = request.num_trials, request.time_limit_s
+            notify(RunStarted(str(root), *limits, machine, scales(request.space)))
             if warning:
                 notify(Warned(warning))
             if request.start is not None and request.problem is None:
@@ -174,7 +178,7 @@ def run_fit(
                 if settings.num_folds is not None:
                     cross_validation = CrossValidation(task, settings.num_folds, settings.random_state or 0)
 
-                budget.begin("search", executor.num_workers)
+                budget.begin("search")
                 num_train = len(task.train.indices)
                 budget.reserve = FinishingReserve(
                     deadline,
@@ -492,6 +496,7 @@ def _check_images(request: FitRequest, data: PreparedData, folder: Path, deadlin
         is_regression=not data.problem.has_classes,
         deadline=deadline.seconds_left,
     )
+    notify(DataChecked([finding.to_json() for finding in report.findings]))
     if report.findings:
         report.to_frame().to_csv(folder / CHECKS, index=False)
     # Unreadable images are reported by `prepare_data`. Duplicates do no harm: the split keeps them together.

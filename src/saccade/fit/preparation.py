@@ -23,12 +23,14 @@ from saccade.data.store.store import ImageStore
 from saccade.errors import DataError, count_of
 from saccade.events import DataReady, Listener, Progressed, Warned
 from saccade.tasks.labels import some
+from saccade.tasks.matching import names_of_classes
 from saccade.tasks.problem import Problem
 from saccade.training.imbalance import sample_weights
 from saccade.training.task import Split
 
 HOLDOUT_FRAC = 0.1  # default fraction of the training images that is held out for validation
 MAX_UNLABELED = 4000  # images without labels that are used
+MAX_SIZES = 2000  # different sizes of images that are recorded
 UNREADABLE = "unreadable.csv"  # file in the run folder with all unreadable images, if they are too many to print
 
 
@@ -147,7 +149,6 @@ def prepare_data(
     val_strata = problem.strata(problem.encode(labels.iloc[in_val]))
     in_val = in_val[stratified_order(val_strata, np.random.default_rng(0))]
     seconds = time.perf_counter() - start_s
-    notify(DataReady(len(in_train), len(in_val), len(problem.classes), len(images) - len(usable), seconds))
     train_split, val_split = (
         Split(
             part,
@@ -157,17 +158,43 @@ def prepare_data(
         )
         for part in (in_train, in_val)
     )
+    names = names_of_classes(problem.classes, train.class_names)
+    of_train, of_val = (problem.class_counts(split.targets).tolist() for split in (train_split, val_split))
+    reasons = Counter(store.errors.values()).most_common(MAX_LISTED)
+    notify(
+        DataReady(
+            len(in_train),
+            len(in_val),
+            len(problem.classes),
+            len(images) - len(usable),
+            seconds,
+            [list(row) for row in zip(names, of_train, of_val, strict=True)],
+            _image_sizes(store.scan.sizes),
+            dict(reasons),
+        )
+    )
     # One of each picture, and none that has a label.
     free = usable[is_unlabeled]
     free = free[np.sort(np.unique(digests[free], return_index=True)[1])]
     free = free[~np.isin(digests[free], digests[usable[~is_unlabeled]])]
     left_out = {
         "num_unreadable": len(store.errors),
-        "reasons": dict(Counter(store.errors.values()).most_common(MAX_LISTED)),
+        "reasons": dict(reasons),
         "classes": [*lost, *train.empty_classes],
     }
     prepared = PreparedData(store, train_split, val_split, problem, keys, num_val_seen, left_out)
     return prepared if unlabeled is None else replace(prepared, unlabeled=free)
+
+
+def _image_sizes(sizes: np.ndarray) -> list[list[int]]:
+    """Return the distinct sizes of the images and how often each occurs; of more, those of images evenly by area."""
+    sizes = sizes[(sizes > 0).all(1)].astype(np.int64)
+    found, counts = np.unique(sizes, axis=0, return_counts=True)
+    if len(found) > MAX_SIZES:
+        order = np.argsort(sizes.prod(1), kind="stable")
+        rows = order[np.linspace(0, len(order) - 1, MAX_SIZES).round().astype(np.int64)]
+        found, counts = np.unique(sizes[rows], axis=0, return_counts=True)
+    return np.column_stack([found, counts]).tolist()  # type: ignore[no-any-return]
 
 
 def _divided(

@@ -20,7 +20,7 @@ from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import count_of
-from saccade.events import Event, Listener, NetworksScreened, RunPlanned, TrialCreated, Warned
+from saccade.events import Event, Listener, NetworksScreened, RunPlanned, TrialCreated, Warned, WorkerLost
 from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
@@ -124,6 +124,7 @@ def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -
         return executor
     notify(Warned("Worker processes did not start in half of the time limit, so trials run in this process"))
     executor.close()
+    notify(WorkerLost(0))
     return InlineExecutor(executor.trainable)
 
 
@@ -153,6 +154,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
         "in this process" if isinstance(executor, InlineExecutor) else f"in {workers}",
         advice,
+        0 if isinstance(executor, InlineExecutor) else executor.num_workers,
     )
 
 

@@ -9,7 +9,21 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from saccade.deadline import Deadline
-from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, NetworksScreened, PhaseDone, TrialCreated
+from saccade.events import (
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    Listener,
+    NetworksScreened,
+    PhaseDone,
+    RunPlanned,
+    TrialCreated,
+    TrialRestarted,
+    WorkerJoined,
+    WorkerLost,
+)
 from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
@@ -50,6 +64,67 @@ def too_short(deadline: Deadline) -> str:
     )
 
 
+class TimeUse:
+    """Where the seconds of a run go, by its events and their times in seconds of the run.
+
+    A process starts in the phase ``preparing``, after the `used_s` of earlier ones; each `PhaseDone` names the next.
+    """
+
+    def __init__(self, used_s: float = 0.0) -> None:
+        self.phase, self.start_s, self._then_s = "preparing", used_s, used_s
+        self._seconds: dict[str, float] = {"earlier": used_s}
+        self._worker_s = dict.fromkeys(("probes", "training", "validation", "idle"), 0.0)
+        self._of_workers_s = 0.0  # time of all workers in the search
+        self._num_processes = 0  # worker processes
+        self._with_job: set[int] = set()  # trials with a job
+
+    def _advance(self, now_s: float) -> None:
+        waited_s, self._then_s = now_s - self._then_s, now_s
+        if self.phase == "search":
+            self._of_workers_s += max(1, self._num_processes) * waited_s
+            self._worker_s["idle"] += max(0, self._num_processes - len(self._with_job)) * waited_s
+
+    def add(self, event: Event, now_s: float) -> None:
+        """Count an event, and the time since the one before."""
+        self._advance(now_s)
+        match event:
+            case RunPlanned() | WorkerJoined() | WorkerLost():
+                self._num_processes = event.num_workers
+            case PhaseDone():
+                self._seconds[self.phase] = self._seconds.get(self.phase, 0.0) + now_s - self.start_s
+                self.phase, self.start_s = event.next_phase, now_s
+                self._with_job.clear()
+            case NetworksScreened():  # in the main process; its workers have no jobs yet
+                num_workers = max(1, self._num_processes)
+                self._worker_s["probes"] += event.seconds * num_workers
+                self._worker_s["idle"] = max(0.0, self._worker_s["idle"] - event.seconds * num_workers)
+            case JobStarted():
+                self._with_job.add(event.trial)
+            case JobDone() | JobFailed() | TrialRestarted():
+                self._with_job.discard(event.trial)
+            case EpochDone() if self.phase == "search":
+                if event.epoch == 0:  # the linear probe
+                    self._worker_s["probes"] += event.seconds
+                else:
+                    self._worker_s["training"] += event.metrics.get("train_s", 0.0)
+                    self._worker_s["validation"] += event.metrics.get("val_s", 0.0)
+
+    def seconds(self, total_s: float) -> dict[str, float]:
+        """Return the seconds of each part so far; see `TimeBudget.seconds`."""
+        self._advance(total_s)
+        seconds = dict(self._seconds)
+        seconds[self.phase] = seconds.get(self.phase, 0.0) + total_s - self.start_s
+        found: dict[str, float] = {}
+        for phase, phase_s in seconds.items():
+            if phase == "search":
+                average = phase_s / self._of_workers_s if self._of_workers_s else 0.0
+                parts_s = {name: worker_s * average for name, worker_s in self._worker_s.items()}
+                found |= {**parts_s, "overhead": phase_s - sum(parts_s.values())}
+            else:
+                found[phase] = phase_s
+        return {**{name: value for name, value in found.items() if value}, "total": total_s}
+
+
 class TimeBudget:
     """Divides the time limit of a fit into phases, and measures how long each takes.
 
@@ -60,11 +135,7 @@ class TimeBudget:
     def __init__(self, deadline: Deadline, used_s: float, notify: Listener) -> None:
         self.deadline, self.notify = deadline, notify
         self.reserve = FinishingReserve(deadline)
-        self._phase: Phase = "preparing"
-        self._start_s = used_s
-        self._seconds: dict[str, float] = {"earlier": used_s}
-        self._worker_s: dict[str, float] = dict.fromkeys(("probes", "training", "validation"), 0.0)
-        self._num_workers = 1
+        self._use = TimeUse(used_s)
 
     def part(self, phase: Phase | Literal["measuring speed"]) -> Deadline:
         """Return when a phase must end, so that time is left for those that follow."""
@@ -82,45 +153,28 @@ class TimeBudget:
             case _:
                 return self.deadline
 
-    def begin(self, phase: Phase, num_workers: int = 1) -> None:
-        """End the current phase, and begin the next; the search names its number of workers."""
-        now_s = self.deadline.elapsed_s()
-        self.notify(PhaseDone(self._phase, self._start_s, now_s - self._start_s))
-        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now_s - self._start_s
-        self._phase, self._start_s = phase, now_s
-        if phase == "search":
-            self._num_workers = num_workers
+    def begin(self, phase: Phase) -> None:
+        """End the current phase, and begin the next."""
+        now_s, use = self.deadline.elapsed_s(), self._use
+        done = PhaseDone(use.phase, use.start_s, now_s - use.start_s, phase)
+        use.add(done, now_s)
+        self.notify(done)
 
     def __call__(self, event: Event) -> None:
-        """Measure the search and what must be reserved after it, by an event."""
+        """Measure the run and what must be reserved after the search, by an event."""
         self.reserve(event)
-        if isinstance(event, NetworksScreened):
-            self._worker_s["probes"] += event.seconds * self._num_workers
-        if isinstance(event, EpochDone) and self._phase == "search":
-            if event.epoch == 0:  # the linear probe
-                self._worker_s["probes"] += event.seconds
-            else:
-                self._worker_s["training"] += event.metrics.get("train_s", 0.0)
-                self._worker_s["validation"] += event.metrics.get("val_s", 0.0)
+        if not isinstance(event, PhaseDone):
+            self._use.add(event, self.deadline.elapsed_s())
 
     def seconds(self) -> dict[str, float]:
         """Return the seconds of each phase so far; they add up to the last one, ``total``.
 
         ``earlier`` is the time of earlier processes of the run. The search is divided into ``probes`` (linear probes),
-        ``training``, ``validation`` and ``overhead``: searcher and scheduler, set-up of trials, checkpoints, idle
-        workers. With several workers, these are averages over them. Phases that did not take place are left out.
+        ``training``, ``validation``, ``idle`` (worker processes without a job) and ``overhead``: searcher and
+        scheduler, set-up of trials, checkpoints. With several workers, these are averages over them. Phases that did
+        not take place are left out.
         """
-        total_s = self.deadline.elapsed_s()
-        seconds = dict(self._seconds)
-        seconds[self._phase] = seconds.get(self._phase, 0.0) + total_s - self._start_s
-        found: dict[str, float] = {}
-        for phase, phase_s in seconds.items():
-            if phase == "search":
-                parts_s = {name: worker_s / self._num_workers for name, worker_s in self._worker_s.items()}
-                found |= {**parts_s, "overhead": phase_s - sum(parts_s.values())}
-            else:
-                found[phase] = phase_s
-        return {**{name: value for name, value in found.items() if value}, "total": total_s}
+        return self._use.seconds(self.deadline.elapsed_s())
 
 
 class FinishingReserve:

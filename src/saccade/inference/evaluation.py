@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def evaluation(
     asked = [] if metric is None else [(metric, adjusted)]
     usual = [(each, adjusted) for each in built_in_metrics(problem, "always").values()]
     if metrics is not None:
-        asked = [(each, probabilities if OF_PROBABILITIES.match(each.name) else adjusted) for each in metrics]
+        asked = [(each, predictions_for(each, probabilities, adjusted)) for each in metrics]
         usual = []
     if detailed:
         usual += [(each, probabilities) for each in built_in_metrics(problem, "detailed").values()]
@@ -64,26 +65,19 @@ def evaluation(
     scores |= {each.name: each(targets, given, problem) for each, given in asked}
     if interval is None or not len(targets):
         return scores
-    # Metrics that are means over images are resampled by their values of each image, which is cheap.
-    values_of = {
-        name: each.function.values(targets, given, problem)
-        for name, (each, given) in reported.items()
-        if isinstance(each.function, MeanOver)
-    }
+    more = {"ece": lambda rows: error_of_gaps(bins[:, rows], gaps[:, rows])} if "ece" in scores else {}
+    samples = resampled_scores(reported, targets, problem, more, bootstrap_s)
+    found: dict[str, Any] = {}
+    for name, score in scores.items():
+        found[name] = score
+        if name != BY_CHANCE:
+            found[f"{name}_interval"] = score_interval(name, score, samples.get(name), len(targets), interval)
+    return found
 
-    def resampled(rows: np.ndarray) -> Scores:
-        again = {}
-        for name, (each, given) in reported.items():
-            if isinstance(each.function, MeanOver):
-                again[name] = each.function.of_values(values_of[name][rows])
-            else:
-                again[name] = each(targets[rows], given[rows], problem)
-        if "ece" in scores:
-            again["ece"] = error_of_gaps(bins[:, rows], gaps[:, rows])
-        return again
 
-    intervals = bootstrap_intervals(resampled, len(targets), interval, bootstrap_s)
-    return _with_intervals(scores, intervals, len(targets), interval)
+def predictions_for(metric: Metric, probabilities: np.ndarray, adjusted: np.ndarray) -> np.ndarray:
+    """Return what a metric is computed from: probabilities as `predict_proba` returns them, or those of `predict`."""
+    return probabilities if OF_PROBABILITIES.match(metric.name) else adjusted
 
 
 def confusion_matrix(
@@ -125,31 +119,44 @@ TABLES = {"confusion_matrix": confusion_matrix, "classification_report": classif
 """What `ImagePredictor.evaluate` returns as a table, by name."""
 
 
-def bootstrap_intervals(
-    scores_of: Callable[[np.ndarray], Scores], num_images: int, interval: float, max_seconds: float = math.inf
-) -> dict[str, tuple[float, float]]:
-    """Return percentile bootstrap intervals of metrics by name (Efron and Tibshirani 1993).
+def resampled_scores(
+    reported: Mapping[str, tuple[Metric, np.ndarray]],
+    targets: np.ndarray,
+    problem: Problem,
+    more: Mapping[str, Callable[[np.ndarray], float]] = MappingProxyType({}),
+    max_seconds: float = math.inf,
+) -> dict[str, np.ndarray]:
+    """Return the values of metrics on `NUM_RESAMPLES` bootstrap samples of the images (Efron and Tibshirani 1993).
 
-    `scores_of` maps the numbers of images, with repetitions, to metrics by name. A sample for which it raises a
-    `DataError`, such as one that lacks a class, is skipped; without samples, or with less than `MIN_RESAMPLES` before
-    `max_seconds`, the result is empty.
+    `reported` has a metric and the predictions that it is computed from, by any name; `more` are functions of the rows
+    of a sample. All values with the same position are of the same sample, so differences of them are paired. A sample
+    on which a metric is not defined, such as one that lacks a class, is skipped; without samples, or with less than
+    `MIN_RESAMPLES` in `max_seconds`, the result is empty.
     """
+    # Metrics that are means over images are resampled by their values of each image, which is cheap.
+    values_of = {
+        name: each.function.values(targets, given, problem)
+        for name, (each, given) in reported.items()
+        if isinstance(each.function, MeanOver)
+    }
     rng, start = np.random.default_rng(0), time.monotonic()
     samples: list[Scores] = []
     for number in range(NUM_RESAMPLES):
         if time.monotonic() - start > max_seconds:
             samples = samples if number >= MIN_RESAMPLES else []
             break
+        rows = rng.integers(len(targets), size=len(targets))
+        sample = {}
         try:
-            samples.append(scores_of(rng.integers(num_images, size=num_images)))
+            for name, (each, given) in reported.items():
+                if isinstance(each.function, MeanOver):
+                    sample[name] = each.function.of_values(values_of[name][rows])
+                else:
+                    sample[name] = each(targets[rows], given[rows], problem)
         except DataError:
             continue
-    ends = [(1 - interval) / 2, (1 + interval) / 2]
-    intervals = {}
-    for name in samples[0] if samples else ():
-        low, high = np.quantile([sample[name] for sample in samples], ends).tolist()
-        intervals[name] = (low, high)
-    return intervals
+        samples.append(sample | {name: score_of(rows) for name, score_of in more.items()})
+    return {name: np.array([sample[name] for sample in samples]) for name in (samples[0] if samples else ())}
 
 
 def wilson_interval(num_right: np.ndarray, num: np.ndarray, confidence: float = 0.95) -> np.ndarray:
@@ -168,17 +175,29 @@ def wilson_interval(num_right: np.ndarray, num: np.ndarray, confidence: float = 
     return np.clip(ends, 0, 1)
 
 
-def _with_intervals(
-    scores: Scores, intervals: dict[str, tuple[float, float]], num_images: int, interval: float
-) -> dict[str, Any]:
-    """Return metrics with their intervals; those of an accuracy of 0 or 1 are exact (Clopper and Pearson 1934)."""
-    reach = ((1 - interval) / 2) ** (1 / num_images)  # bootstraps have width 0 there
-    found: dict[str, Any] = {}
-    for name, score in scores.items():
-        found[name] = score
-        ends = intervals.get(name, (math.nan, math.nan))
-        if name in ("top1", "top5", "subset_accuracy", "accuracy") and score in (0, 1):
-            ends = (reach, 1.0) if score else (0.0, 1 - reach)
-        if name != BY_CHANCE:
-            found[f"{name}_interval"] = ends
-    return found
+def percentiles(samples: np.ndarray, interval: float) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap samples of a metric."""
+    low, high = np.quantile(samples, [(1 - interval) / 2, (1 + interval) / 2]).tolist()
+    return low, high
+
+
+def score_interval(
+    name: str, score: float, samples: np.ndarray | None, num_images: int, interval: float
+) -> tuple[float, float]:
+    """Return the interval of a metric from its bootstrap samples; of an accuracy of 0 or 1 an exact one; NaN without.
+
+    Bootstrap intervals of these accuracies have width 0 (Clopper and Pearson 1934 have the exact ones).
+    """
+    if name in ("top1", "top5", "subset_accuracy", "accuracy") and score in (0, 1):
+        reach = ((1 - interval) / 2) ** (1 / num_images)
+        return (reach, 1.0) if score else (0.0, 1 - reach)
+    return (math.nan, math.nan) if samples is None else percentiles(samples, interval)
+
+
+def difference_p_value(differences: np.ndarray) -> float:
+    """Return the two-sided p-value of no difference, from bootstrap samples of a paired difference.
+
+    It is below 1 - `interval` where the percentile interval excludes 0, and never below 2 / (number of samples + 1).
+    """
+    beyond = min((differences <= 0).sum(), (differences >= 0).sum())
+    return min(1.0, 2 * (1 + float(beyond)) / (1 + len(differences)))

@@ -53,12 +53,7 @@ class ValidationRecord:
             order = stratified_order(problem.strata(targets), np.random.default_rng(0))
             rows = np.sort(order[: MAX_NUMBERS // problem.num_outputs])
             targets, predictions, adjusted = targets[rows], predictions[rows], adjusted[rows]
-        counts = np.zeros(0, np.int64)
-        if problem.has_one_class:
-            counts = np.bincount(train_targets, minlength=len(problem.classes))
-        elif problem.has_classes:
-            counts = (train_targets > 0).sum(0)
-        return cls(targets, predictions, adjusted, counts.astype(np.int64), len(train_targets), num_val)
+        return cls(targets, predictions, adjusted, problem.class_counts(train_targets), len(train_targets), num_val)
 
     def save(self, folder: Path, key: str) -> None:
         """Write the file, for the predictor whose `key` this is."""

@@ -18,9 +18,9 @@ from saccade.errors import ImageReadError
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SavedPredictor
 from saccade.insight.embeddings import EmbeddedImages, nearest_rows
+from saccade.insight.figures import Neighbour, Reason
 from saccade.insight.saliency import SaliencyMapper, draw_overlay, place_in_image
 from saccade.models.network import InputSpec
-from saccade.report.figures import Neighbour, Reason
 
 MAX_IMAGES, MAX_NEIGHBOURS = 200, 50  # maximum numbers in one figure; the limit of matplotlib is 65,535 pixels a side
 OVERLAY_SIDE = 256  # longer side of an overlay in pixels: more than a tile, and little memory even for large photos

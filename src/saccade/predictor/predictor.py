@@ -62,6 +62,7 @@ from saccade.insight.embeddings import (
     embedded_training_images,
     nearest_images,
 )
+from saccade.insight.figures import Reason, reasons_figure
 from saccade.insight.label_issues import check_has_classes, label_issues
 from saccade.insight.near_duplicates import near_duplicates
 from saccade.insight.reasons import check_numbers, find_reasons
@@ -69,8 +70,9 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.numerics.device import choose_device
-from saccade.report.figures import Reason, reasons_figure
 from saccade.report.model_card import ModelCard, make_card
+from saccade.report.record import RunRecord
+from saccade.report.report import Report
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
@@ -1053,6 +1055,25 @@ class ImagePredictor(metaclass=SuggestingClass):
                 options=options,
             )
         )
+
+    def report(self) -> Report:
+        """Return the report of the run: how the search went, what came out, and where the predictor is wrong.
+
+        A predictor that was saved elsewhere has fewer parts, as the run folder has more files; so has one of an earlier
+        version. `saccade.report.report.Report` has the tables as `frames`, and draws them.
+
+        Returns
+        -------
+        Report
+            ``report.save(path)`` writes one HTML file, and notebooks show it; ``report.frames["leaderboard"]`` is a
+            DataFrame, and ``report.plot(name)`` a matplotlib figure.
+
+        Examples
+        --------
+        >>> predictor.report().save("report.html")                          # doctest: +SKIP
+        PosixPath('/home/me/report.html')
+        """
+        return Report(RunRecord.of(self.pipeline))
 
     def model_card(
         self,

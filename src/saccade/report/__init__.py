@@ -1,1 +1,1 @@
-"""Reports of a run for a terminal or a notebook: tables and figures."""
+"""Reports of a run: the HTML report, tables for a terminal, and the model card."""

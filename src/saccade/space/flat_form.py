@@ -63,6 +63,36 @@ def parameters(space: Space) -> dict[str, Space]:
     return named
 
 
+def scales(space: Space) -> dict[str, str]:
+    """Return the scale of each parameter by its place in a configuration, unlike `parameters` without branch numbers.
+
+    The scale of a `Real` or `Int` is ``"linear"`` or ``"log"``, that of a `Bool` or `Categorical` is ``"choice"``.
+
+    Examples
+    --------
+    >>> from saccade.space import Real
+    >>> model = Categorical("resnet18", {"name": "own", "width": Real(1, 4, log=True)})
+    >>> scales(Dict(model=model, epochs=5))
+    {'model': 'choice', 'model/name': 'choice', 'model/width': 'log'}
+    """
+    found: dict[str, str] = {}
+
+    def walk(space: Space, name: str | None, is_choice: bool) -> None:
+        if isinstance(space, Dict | List):
+            for key, member in space.children():
+                walk(member, child_name(name, key), is_choice)
+        elif isinstance(space, Categorical):
+            for member in space.members:
+                walk(member, name, True)
+        elif isinstance(space, Real | Int):
+            found.setdefault(name or "", "log" if space.log else "linear")
+        elif is_choice or isinstance(space, Bool):
+            found[name or ""] = "choice"
+
+    walk(space, None, False)
+    return found
+
+
 def to_optuna(space: Space) -> dict[str, BaseDistribution]:
     """Return Optuna's distributions for all `parameters` of a space by name, those of inactive branches included.
 

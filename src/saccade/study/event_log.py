@@ -80,20 +80,29 @@ class EventLog:
 
     def __iter__(self) -> Iterator[Event]:
         """Read the events that the file has now, the oldest first; none if the file does not exist."""
-        for line in self._lines():
-            if isinstance(line.event, TrialCreated) and not self._as_text:
-                yield replace(line.event, config=self._config(line.record))
-            elif line.event is not None:
-                yield line.event
+        return (event for event, _, _ in self.timed())
+
+    def timed(self) -> Iterator[tuple[Event, float, float]]:
+        """Read each event with its time of day, and with the seconds that the run had used until then."""
+        for line, used_s in self._lines_with_seconds():
+            if line.event is not None:
+                event = line.event
+                if isinstance(event, TrialCreated) and not self._as_text:
+                    event = replace(event, config=self._config(line.record))
+                yield event, line.record["time"], used_s
 
     def seconds_used(self) -> float:
         """Return how long the run has taken: the sum over its sessions, each from `RunStarted` to its last event."""
+        return max((used_s for _, used_s in self._lines_with_seconds()), default=0.0)
+
+    def _lines_with_seconds(self) -> Iterator[tuple[_Line, float]]:
         used_s, before_s = 0.0, math.inf
-        for record in (line.record for line in self._lines() if line.event is not None):
-            if record["kind"] != RunStarted.kind:
-                used_s += max(0.0, record["session_s"] - before_s)
-            before_s = record["session_s"]
-        return used_s
+        for line in self._lines():
+            if line.event is not None:
+                if line.record["kind"] != RunStarted.kind:
+                    used_s += max(0.0, line.record["session_s"] - before_s)
+                before_s = line.record["session_s"]
+            yield line, used_s
 
     def close(self) -> None:
         """Close the file, so that others can write it; the next event opens it again."""

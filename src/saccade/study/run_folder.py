@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import platform
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from saccade._version import __version__
 from saccade.errors import DataError, RunInUseError, SaccadeError
 from saccade.events import Event, JobDone, JobFailed
 from saccade.study.event_log import LostObjectError
@@ -45,6 +49,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def environment(*packages: str) -> dict[str, str]:
+    """Return the versions of Saccade, Python and installed packages, and the machine, for a report."""
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    machine = {"platform": platform.platform(), "processor": platform.processor() or platform.machine()}
+    cores = {"cores": str(os.cpu_count() or "unknown")}
+    return {"Saccade": __version__, "Python": platform.python_version(), **versions, **machine, **cores}
 
 
 @contextlib.contextmanager

@@ -183,6 +183,10 @@ class Problem(ABC):
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         """Return how many images of a batch have the right class, or exactly the right labels; 0 for regression."""
 
+    def class_counts(self, targets: np.ndarray) -> np.ndarray:
+        """Return the number of images with each class, int64 of shape (num_classes,); empty without classes."""
+        return np.zeros(0, np.int64)
+
     def balanced_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return class weights inversely proportional to class frequencies, float64 of shape (num_classes,)."""
         raise self._has_no_classes("a class weight")

@@ -102,6 +102,9 @@ class SingleLabel(Classification):
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         return (outputs.argmax(1) == (targets.argmax(1) if targets.is_floating_point() else targets)).sum().item()
 
+    def class_counts(self, targets: np.ndarray) -> np.ndarray:
+        return np.bincount(targets, minlength=len(self.classes)).astype(np.int64)
+
     def balanced_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return the number of images by the number of images of the class; as if a class without images had one."""
         return len(targets) / np.maximum(np.bincount(targets, minlength=len(self.classes)), 1)
@@ -267,6 +270,9 @@ class Multilabel(Classification):
 
     def num_right(self, outputs: torch.Tensor, targets: torch.Tensor) -> float:
         return ((outputs >= 0) == (targets >= THRESHOLD)).all(1).sum().item()
+
+    def class_counts(self, targets: np.ndarray) -> np.ndarray:
+        return np.asarray((targets > 0).sum(0), np.int64)
 
     def balanced_weights(self, targets: np.ndarray) -> np.ndarray:
         """Return the number of images without the label by the number of images with it."""

@@ -23,10 +23,11 @@ from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Dict
+from saccade.space.flat_form import scales
 from saccade.study.event_log import EventLog
 from saccade.study.function import FunctionTrainable, MissingScoreError
 from saccade.study.optuna_tracker import OptunaTracker
-from saccade.study.run_folder import locked
+from saccade.study.run_folder import environment, locked
 from saccade.study.study import Study
 from saccade.study.trackers import Callback, check_callbacks, connected
 from saccade.study.trial_files import LocalTrialFiles
@@ -338,7 +339,8 @@ class _Search:
 
             study.listeners += [FunctionCheckpointKeeper(study.trials), check_metric]
             display.recall(study.trials)
-            notify(RunStarted(str(self.path or ""), self.num_trials, self.time_limit_s))
+            limits = self.num_trials, self.time_limit_s
+            notify(RunStarted(str(self.path or ""), *limits, environment("optuna"), scales(self.searcher.space)))
             if self.resume and not is_resumed:
                 notify(Warned(f"{self.path} contains no search to resume; a new search starts"))
             if log is not None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import same_color
 
 from saccade.errors import DataError
-from saccade.report.figures import OTHER, RIGHT, WRONG, Neighbour, Reason, predictions_figure, reasons_figure
+from saccade.insight.figures import OTHER, RIGHT, WRONG, Neighbour, Reason, predictions_figure, reasons_figure
 
 DARK, GREY, BRIGHT = IMAGES = [np.full((8, 8, 3), level, np.uint8) for level in (0, 128, 255)]
 

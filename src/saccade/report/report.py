@@ -1,0 +1,139 @@
+"""The report of a run: a page, and its tables and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from saccade.errors import DataError, UnknownFrameError, explained_file_errors
+from saccade.report.record import RunRecord
+from saccade.report.result_sections import RESULT_SECTIONS
+from saccade.report.sections import Section
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+REPORT = "report.html"
+"""Name of the file."""
+
+GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (("Result", RESULT_SECTIONS),)
+"""The sections in the order of the page, under their headings."""
+
+SECTIONS = {section.name: section for _, sections in GROUPS for section in sections}
+
+
+class Report:
+    """The report of a run.
+
+    Notebooks show it; `save` writes it as a file.
+
+    Parameters
+    ----------
+    record : RunRecord
+        What is known of the run.
+
+    Examples
+    --------
+    >>> report = predictor.report()                                     # doctest: +SKIP
+    >>> report.frames["leaderboard"]                                    # doctest: +SKIP
+    >>> report.save("report.html")                                      # doctest: +SKIP
+    PosixPath('/home/me/report.html')
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.groups = GROUPS
+        self.frames: Mapping[str, pd.DataFrame] = _Frames(record)
+
+    @classmethod
+    def read(cls, path: str | Path) -> Report:
+        """Return the report of a run folder or a saved predictor; a DataError if it is neither."""
+        return cls(RunRecord.read(path))
+
+    @property
+    def title(self) -> str:
+        """The title of the page."""
+        return f"Saccade report: {self.record.folder.name}"
+
+    def plot(self, name: str) -> Figure:
+        """Return the figure of a section; it is drawn from the frame of the same name alone.
+
+        Raises an UnknownFrameError if the report has no such section, and a DataError if it has no figure.
+        """
+        from saccade.report.style import report_style
+
+        frame, section = self.frames[name], SECTIONS[name]
+        if section.plot is None:
+            drawn = ", ".join(each for each in self.frames if SECTIONS[each].plot)
+            raise DataError(f"{name!r} has no figure, but a table: report.frames[{name!r}]. Figures: {drawn or 'none'}")
+        with report_style():
+            return section.plot(frame)
+
+    def html(self) -> str:
+        """Return the page."""
+        from saccade.report.page import render
+
+        return render(self)
+
+    def save(self, path: str | Path | None = None) -> Path:
+        """Write the page, one file of HTML that needs no other, and return its path.
+
+        Parameters
+        ----------
+        path : str, Path or None
+            The file; None is ``report.html`` in the folder of the run or the predictor. An existing file is replaced.
+        """
+        file = self.record.folder / REPORT if path is None else Path(path).expanduser().absolute()
+        text = self.html()
+        with explained_file_errors(file):
+            if file.is_dir():
+                file = file / REPORT
+            file.parent.mkdir(parents=True, exist_ok=True)
+            part = file.with_name(f"{file.name}.part")
+            try:
+                part.write_text(text, encoding="utf-8", errors="replace")
+                part.replace(file)
+            finally:
+                part.unlink(missing_ok=True)
+        return file
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.record.folder}>"
+
+    def _repr_html_(self) -> str:
+        from markupsafe import escape
+
+        style = "width: 100%; height: 40rem; border: 1px solid #888"
+        return f'<iframe title="{escape(self.title)}" style="{style}" srcdoc="{escape(self.html())}"></iframe>'
+
+
+class _Frames(Mapping[str, pd.DataFrame]):
+    """The tables by the names of the sections, made when they are first used; those that apply to the run."""
+
+    def __init__(self, record: RunRecord) -> None:
+        self._record = record
+        self._made: dict[str, pd.DataFrame | None] = {}
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        found = self._find(name) if name in SECTIONS else None
+        if found is None:
+            why = f"The section {name!r} does not apply to this run." if name in SECTIONS else ""
+            raise UnknownFrameError.of("section of the report", name, list(self), why)
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in SECTIONS and self._find(name) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in SECTIONS if self._find(name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def _find(self, name: str) -> pd.DataFrame | None:
+        if name not in self._made:
+            self._made[name] = SECTIONS[name].frame(self._record)
+        return self._made[name]

@@ -1,0 +1,97 @@
+"""The report: its page is valid HTML with the numbers of its frames, whatever names of classes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import html5lib
+import matplotlib.figure
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from saccade import ImagePredictor
+from saccade.cli import app
+from saccade.errors import DataError, UnknownFrameError
+from saccade.report.page import figure, table
+from saccade.report.report import Report
+from saccade.report.sections import Section
+from saccade.report.style import SERIES, new_figure
+
+TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}
+ODD = {"blue": "<b>'bold' & \"$x$\"</b>", "green": "عربي", "red": "🍎\n`co`de_x"}
+
+
+@pytest.fixture(scope="module")
+def fitted(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
+    images = make_colours_once(20, tuple(ODD))
+    predictor = ImagePredictor(path=tmp_path_factory.mktemp("run") / "run", verbosity=0)
+    return predictor.fit(images.assign(label=images["label"].map(ODD)), hyperparameters=TINY, holdout_frac=0.3)
+
+
+def test_the_page_is_valid_html_without_scripts_and_links_to_others(fitted: ImagePredictor, tmp_path: Path) -> None:
+    report = Report.read(fitted.path)
+    page = report.save(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert "<script" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert fitted.pipeline.saved.result in page
+    for name in report.frames:
+        assert f'<section id="{name}"' in page
+
+
+def test_frames_are_named_and_misspelt_names_get_a_suggestion(fitted: ImagePredictor) -> None:
+    report = Report.read(fitted.path)
+    pd.testing.assert_frame_equal(report.frames["leaderboard"], fitted.leaderboard())
+    assert report.frames["leaderboard"] is report.frames["leaderboard"]
+    with pytest.raises(UnknownFrameError, match="Did you mean 'leaderboard'"):
+        report.frames["leaderbord"]
+    with pytest.raises(DataError, match="'summary' has no figure"):
+        report.plot("summary")
+
+
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a run folder or a saved predictor"):
+        Report.read(tmp_path)
+
+
+def test_names_are_escaped_in_tables_and_figures() -> None:
+    names = [*ODD.values(), "a & b"]
+    frame = pd.DataFrame({"<class>": names, "value": [0.123456, 2, 3e7, float("nan")]})
+
+    def plot(frame: pd.DataFrame) -> matplotlib.figure.Figure:
+        drawn = new_figure()
+        axes = drawn.add_subplot()
+        axes.barh(frame["<class>"], frame["value"], color=SERIES[1])
+        axes.set_title(ODD["blue"])
+        return drawn
+
+    section = Section("odd", "A title", "", lambda _: frame, plot, summary=lambda _: '"quoted" <b>')
+    svg = figure(section, frame)
+    shown = table(frame, "A <caption>", shown_rows=2)
+    document = html5lib.HTMLParser(strict=True, namespaceHTMLElements=False).parse(
+        f"<!DOCTYPE html><html lang=en><title>x</title>{svg}{shown}"
+    )
+    texts = {"".join(node.itertext()).strip() for node in document.iter()}
+    assert ODD["blue"] in texts
+    assert {"عربي", "0.1235", "30,000,000"} <= texts
+    assert 'aria-label="A title. &#34;quoted&#34; &lt;b&gt;"' in svg
+    assert "var(--series-1)" in svg
+    assert SERIES[1] not in svg
+    assert 'id="figure_1"' not in svg
+
+
+def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
+    fitted: ImagePredictor, tmp_path: Path
+) -> None:
+    saved = fitted.save(tmp_path / "saved")
+    for folder in (fitted.path, saved):
+        result = CliRunner().invoke(app, ["report", folder, "--out", str(tmp_path / "a.html")])
+        assert (result.exit_code, result.output) == (0, f"report {tmp_path / 'a.html'}\n")
+    assert CliRunner().invoke(app, ["report", saved]).output == f"report {Path(saved) / 'report.html'}\n"
+    assert fitted.report().save() == Path(fitted.path) / "report.html"
+    result = CliRunner().invoke(app, ["report", str(tmp_path)])
+    assert result.exit_code == 2
+    assert result.output.startswith("saccade: ")
+    assert len(result.output.splitlines()) == 1
