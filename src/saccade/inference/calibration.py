@@ -147,18 +147,16 @@ def error_by_chance(probabilities: np.ndarray, problem: Problem) -> float:
     """Return the expected `calibration_error` if these probabilities were right: labels are drawn by them."""
     rng = np.random.default_rng(0)
     confidence = problem.confidences(probabilities)
-    bins = _bins(confidence)
+    bins = bin_numbers(confidence)
     num_draws = max(5, NUM_DRAWS // len(confidence))  # an error is a mean over labels, which varies less
     drawn = (confidence - (rng.random(confidence.shape) < confidence) for _ in range(num_draws))
     return float(np.mean([error_of_gaps(bins, gaps) for gaps in drawn]))
 
 
-def calibration_gaps(
-    probabilities: np.ndarray, targets: np.ndarray, problem: Problem
-) -> tuple[np.ndarray, np.ndarray]:
+def calibration_gaps(probabilities: np.ndarray, targets: np.ndarray, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """Return the bin of each confidence, and confidence minus outcome; each of shape (k, num_images), k of labels."""
     confidence = problem.confidences(probabilities)
-    return _bins(confidence), confidence.astype(np.float64) - problem.outcomes(probabilities, targets)
+    return bin_numbers(confidence), confidence.astype(np.float64) - problem.outcomes(probabilities, targets)
 
 
 def error_of_gaps(bins: np.ndarray, gaps: np.ndarray) -> float:
@@ -168,8 +166,9 @@ def error_of_gaps(bins: np.ndarray, gaps: np.ndarray) -> float:
     return float(np.abs(sums).sum() / gaps.size)
 
 
-def _bins(confidence: np.ndarray) -> np.ndarray:
-    return np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
+def bin_numbers(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin of each probability, int64 from 0 to `NUM_BINS` - 1."""
+    return np.asarray(np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1))
 
 
 def _loss_and_gradients(

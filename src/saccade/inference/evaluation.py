@@ -88,11 +88,16 @@ def confusion_matrix(
     if not problem.has_one_class:
         true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0
         numbers = {"tn": ~true & ~given, "fp": ~true & given, "fn": true & ~given, "tp": true & given}
-        by_label: pd.DataFrame = pd.DataFrame({name: each.sum(0) for name, each in numbers.items()}, list(class_names))
+        by_label: pd.DataFrame = pd.DataFrame(
+            {name: each.sum(0) for name, each in numbers.items()}, pd.Index(list(class_names), dtype="object")
+        )
         return by_label
     counts = np.zeros((len(class_names),) * 2, np.int64)
     np.add.at(counts, (targets, adjusted.argmax(1)), 1)
-    true_names, predicted_names = (pd.Index(class_names, name=name) for name in ("true", "predicted"))
+    # As objects, since a name of bytes that are not UTF-8, as of a folder, cannot be a string of Arrow.
+    true_names, predicted_names = (
+        pd.Index(list(class_names), dtype="object", name=name) for name in ("true", "predicted")
+    )
     matrix: pd.DataFrame = pd.DataFrame(counts, true_names, predicted_names)
     return matrix
 
@@ -111,7 +116,9 @@ def classification_report(
     numbers = np.arange(len(class_names))
     columns = precision_recall_fscore_support(true, given, labels=numbers, zero_division=0)
     names = ("precision", "recall", "f1-score", "support")  # those of scikit-learn
-    table: pd.DataFrame = pd.DataFrame(dict(zip(names, columns, strict=True)), list(class_names))
+    table: pd.DataFrame = pd.DataFrame(
+        dict(zip(names, columns, strict=True)), pd.Index(list(class_names), dtype="object")
+    )
     return table
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.errors import SaccadeError, count_of
-from saccade.inference.calibration import NUM_BINS, Calibration, calibration_error
+from saccade.inference.calibration import NUM_BINS, Calibration, bin_numbers, calibration_error
 from saccade.inference.evaluation import classification_report, confusion_matrix, evaluation, wilson_interval
 from saccade.inference.saved import SavedPredictor
 from saccade.inference.validation import ValidationRecord
@@ -22,6 +22,7 @@ from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -58,6 +59,12 @@ def short_name(name: object, length: int = MAX_LETTERS) -> str:
     return text if len(text) <= length else f"{text[: length - 1 - end]}…{text[-end:]}"
 
 
+def as_objects(names: Sequence[object]) -> pd.Series:
+    """Return names as a column: as strings of Arrow, names of bytes that are not UTF-8 would be an error."""
+    column: pd.Series = pd.Series(list(names), dtype=object)
+    return column
+
+
 # Metrics
 
 
@@ -76,9 +83,9 @@ def metrics_frame(saved: SavedPredictor, record: ValidationRecord) -> pd.DataFra
     """Return each metric with the ends of its interval."""
     scores = validation_scores(saved, record)
     rows = [(name, value, *scores.get(f"{name}_interval", (np.nan,) * 2)) for name, value in scores.items()]
-    return pd.DataFrame(
-        [row for row in rows if not row[0].endswith("_interval")], columns=["metric", "value", "low", "high"]
-    )
+    kept, columns = [row for row in rows if not row[0].endswith("_interval")], ["metric", "value", "low", "high"]
+    frame: pd.DataFrame = pd.DataFrame(kept, columns=columns)
+    return frame
 
 
 # Confusions
@@ -102,9 +109,10 @@ def pairs_frame(
     num = counts[true, predicted]
     part = num / counts.sum(1)[true]
     order = np.lexsort((-part, -num))
-    array = np.array(names, dtype=object)
-    columns = {"true": array[true], "predicted": array[predicted], "num": num, "part_of_true": part}
-    return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+    of_true, of_predicted = (as_objects([names[row] for row in rows.tolist()]) for rows in (true, predicted))
+    columns = {"true": of_true, "predicted": of_predicted, "num": num, "part_of_true": part}
+    frame: pd.DataFrame = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+    return frame
 
 
 def plot_confusion(frame: pd.DataFrame) -> Figure:
@@ -119,7 +127,9 @@ def plot_confusion(frame: pd.DataFrame) -> Figure:
     groups = np.array_split(_similar_first(errors), NUM_GROUPS)
     sums = np.array([[errors[np.ix_(row, column)].sum() for column in groups] for row in groups])
     most = [max(group, key=lambda row: errors[row].sum() + errors[:, row].sum()) for group in groups]
-    names = [f"{short_name(frame.index[row], 18)} and {len(group) - 1} more" for row, group in zip(most, groups, strict=True)]
+    names = [
+        f"{short_name(frame.index[row], 18)} and {len(group) - 1} more" for row, group in zip(most, groups, strict=True)
+    ]
     return _heat_map(sums, np.sqrt(sums / max(1, sums.max())), names, has_numbers=False)
 
 
@@ -147,13 +157,10 @@ def _heat_map(counts: np.ndarray, heat: np.ndarray, names: Sequence[str], *, has
     collection = PatchCollection(cells, facecolor=SERIES[2], alpha=HEAT_OPACITY * heat[rows, columns], linewidth=0)
     axes.add_collection(collection)
     if has_numbers:
-        for row, column in zip(rows, columns, strict=True):
-            is_right = row == column
-            text = f"{counts[row, column]:,}"
+        for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+            text, weight = f"{counts[row, column]:,}", "bold" if row == column else "normal"
             size = min(9.0, side * 72 / (0.75 * len(text)))
-            axes.text(
-                column, row, text, ha="center", va="center", fontsize=size, weight="bold" if is_right else "normal"
-            )
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, weight=weight)
     axes.set_xlim(-0.5, num - 0.5)
     axes.set_ylim(num - 0.5, -0.5)
     axes.set_aspect("equal")
@@ -218,7 +225,7 @@ def classes_frame(
 ) -> pd.DataFrame | None:
     """Return precision, recall and F1 score of each class with 95 % intervals, the lowest F1 score first.
 
-    A ratio without images is NaN. The interval of an F1 score is that of the Jaccard index, of which it is a function.
+    The index is the number of the class. A ratio without images is NaN. The interval of an F1 score is that of the Jaccard index, of which it is a function.
     """
     if not problem.has_classes:
         return None
@@ -229,7 +236,7 @@ def classes_frame(
     num_given, num_right = given.sum(0), (given & true).sum(0)
     of_either = num_given + support - num_right
     jaccard = wilson_interval(num_right, of_either, CONFIDENCE)
-    columns: dict[str, Any] = {"class": list(names), "images": support, "predicted": num_given}
+    columns: dict[str, Any] = {"class": as_objects(names), "images": support, "predicted": num_given}
     for name, column, num, (low, high) in (
         ("precision", "precision", num_given, wilson_interval(num_right, num_given, CONFIDENCE)),
         ("recall", "recall", support, wilson_interval(num_right, support, CONFIDENCE)),
@@ -237,7 +244,8 @@ def classes_frame(
     ):
         columns |= {name: np.where(num > 0, report[column], np.nan), f"{name}_low": low, f"{name}_high": high}
     order = np.lexsort((-of_either, columns["f1"]))  # of equal ones, first those of more images; NaN last
-    return pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+    frame: pd.DataFrame = pd.DataFrame(columns).iloc[order]
+    return frame
 
 
 def plot_classes(frame: pd.DataFrame) -> Figure:
@@ -281,8 +289,10 @@ def roc_frame(
     for name, is_true, p in _curves(problem, names, targets, predictions):
         false_rate, true_rate, thresholds = roc_curve(is_true, p)
         points = {"threshold": thresholds, "false_positive_rate": false_rate, "true_positive_rate": true_rate}
-        parts.append(pd.DataFrame({"label": name, **points, "area": auc(false_rate, true_rate)}))
-    return pd.concat(parts, ignore_index=True).astype({"label": "category"}) if parts else None
+        parts.append(
+            pd.DataFrame({"label": as_objects([name] * len(thresholds)), **points, "area": auc(false_rate, true_rate)})
+        )
+    return pd.concat(parts, ignore_index=True) if parts else None
 
 
 def precision_recall_frame(
@@ -296,8 +306,9 @@ def precision_recall_frame(
         precision, recall, thresholds = precision_recall_curve(is_true, p, drop_intermediate=True)
         area = -np.sum(np.diff(recall) * precision[:-1])
         points = {"threshold": [*thresholds, np.inf], "recall": recall, "precision": precision}
-        parts.append(pd.DataFrame({"label": name, **points, "area": area, "frequency": is_true.mean()})[::-1])
-    return pd.concat(parts, ignore_index=True).astype({"label": "category"}) if parts else None
+        areas = {"area": area, "frequency": is_true.mean()}
+        parts.append(pd.DataFrame({"label": as_objects([name] * len(recall)), **points, **areas})[::-1])
+    return pd.concat(parts, ignore_index=True) if parts else None
 
 
 def plot_roc(frame: pd.DataFrame) -> Figure:
@@ -313,7 +324,7 @@ def plot_roc(frame: pd.DataFrame) -> Figure:
 def plot_precision_recall(frame: pd.DataFrame) -> Figure:
     """Draw the precision-recall curves: of many labels the mean curve and the worst ones."""
     figure, axes = _plot_curves(frame, "recall", "precision", is_step=True)
-    if frame["label"].nunique() == 1:
+    if len(curve_areas(frame)) == 1:
         axes.axhline(frame["frequency"].iloc[0], color=MUTED, linewidth=1, linestyle="--", label="by chance")
     axes.set_xlabel("recall")
     axes.set_ylabel("precision")
@@ -324,7 +335,7 @@ def plot_precision_recall(frame: pd.DataFrame) -> Figure:
 def _plot_curves(frame: pd.DataFrame, x: str, y: str, *, is_step: bool) -> tuple[Figure, Axes]:
     figure = new_figure(5.2, 4.6)
     axes = figure.add_subplot()
-    curves = {name: part for name, part in frame.groupby("label", observed=True, sort=False)}
+    curves = dict(list(frame.groupby("label", sort=False)))
     areas = curve_areas(frame)
     shown = list(curves)
     if len(curves) > MAX_CURVES:
@@ -345,7 +356,7 @@ def _plot_curves(frame: pd.DataFrame, x: str, y: str, *, is_step: bool) -> tuple
 
 def curve_areas(frame: pd.DataFrame) -> pd.Series:
     """Return the area under the curve of each label."""
-    areas: pd.Series = frame.groupby("label", observed=True, sort=False)["area"].first()
+    areas: pd.Series = frame.groupby("label", sort=False)["area"].first()
     return areas
 
 
@@ -375,7 +386,7 @@ def reliability_frame(
     edges, parts = np.linspace(0, 1, NUM_BINS + 1), []
     for stage, given in stages.items():
         confidence, is_right = problem.confidences(given).ravel(), problem.outcomes(given, targets).ravel()
-        bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
+        bins = bin_numbers(confidence)
         num, sums, right = (np.bincount(bins, each, NUM_BINS) for each in (None, confidence, is_right))
         low, high = wilson_interval(right, num, CONFIDENCE)
         table = pd.DataFrame(
@@ -392,7 +403,8 @@ def reliability_frame(
             }
         )
         parts.append(table[table["num"] > 0])
-    return pd.concat(parts, ignore_index=True)
+    frame: pd.DataFrame = pd.concat(parts, ignore_index=True)
+    return frame
 
 
 def plot_reliability(frame: pd.DataFrame) -> Figure:
@@ -433,7 +445,7 @@ def abstention_frame(
     ends = ends[np.unique(np.linspace(0, len(ends) - 1, NUM_POINTS).round().astype(int))]
     num = ends + 1
     low, high = wilson_interval(right[ends], num, CONFIDENCE)
-    return pd.DataFrame(
+    frame: pd.DataFrame = pd.DataFrame(
         {
             "min_proba": confidence[ends].astype(np.float64),
             "num": num,
@@ -443,6 +455,7 @@ def abstention_frame(
             "accuracy_high": high,
         }
     )
+    return frame
 
 
 def plot_abstention(frame: pd.DataFrame) -> Figure:
@@ -472,8 +485,9 @@ def residuals_frame(
     true, predicted = problem.true_labels(targets), predictions[:, 0].astype(np.float64)
     residual = predicted - true
     order = np.argsort(-np.abs(residual), kind="stable")
-    columns = {"true": true, "predicted": predicted, "residual": residual}
-    return pd.DataFrame({"image": np.arange(len(true)), **columns}).iloc[order].reset_index(drop=True)
+    columns = {"image": np.arange(len(true)), "true": true, "predicted": predicted, "residual": residual}
+    frame: pd.DataFrame = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
+    return frame
 
 
 def plot_residuals(frame: pd.DataFrame) -> Figure:
@@ -490,10 +504,156 @@ def plot_residuals(frame: pd.DataFrame) -> Figure:
     axes.set_ylabel("predicted")
     hist_axes.hist(residual, bins=min(40, max(5, int(np.sqrt(len(frame))))), color=SERIES[0], alpha=0.7)
     hist_axes.axvline(0, color=MUTED, linewidth=1, linestyle="--")
-    hist_axes.set_xlabel("residual: predicted − true")
+    hist_axes.set_xlabel("residual: predicted minus true")
     hist_axes.set_ylabel("images")
     by_axes.axhline(0, color=MUTED, linewidth=1, linestyle="--")
     by_axes.scatter(predicted, residual, **dots)
     by_axes.set_xlabel("predicted")
     by_axes.set_ylabel("residual")
     return figure
+
+
+# Sections
+
+
+def _of_record(make: MadeFrame) -> Callable[[RunRecord], pd.DataFrame | None]:
+    def frame(record: RunRecord) -> pd.DataFrame | None:
+        saved, found = record.saved, record.validation
+        if saved is None or found is None:
+            return None
+        return make(saved.problem, saved.names_of_classes, found.targets, found.predictions, found.adjusted)
+
+    return frame
+
+
+def _metrics_of(record: RunRecord) -> pd.DataFrame | None:
+    saved, found = record.saved, record.validation
+    return None if saved is None or found is None else metrics_frame(saved, found)
+
+
+def _reliability_of(record: RunRecord) -> pd.DataFrame | None:
+    saved, found = record.saved, record.validation
+    if saved is None or found is None:
+        return None
+    return reliability_frame(saved.problem, found.targets, found.predictions, saved.postprocessing.calibration)
+
+
+def _confusion_html(_: RunRecord, frame: pd.DataFrame) -> Markup:
+    """Return the figure, and the matrix as a table if it is small: that of many classes has a million cells."""
+    from saccade.report.page import figure, table
+
+    drawn = figure(CONFUSION, frame)
+    if frame.index.name == "true" and len(frame) > MAX_HEAT:
+        return drawn
+    return drawn + table(
+        frame.reset_index(names="true class, by predicted one" if frame.index.name else "label"), CONFUSION.title
+    )
+
+
+def _confusion_in_words(frame: pd.DataFrame) -> str:
+    if frame.index.name != "true":
+        missed, given = frame["fn"].sum(), frame["fp"].sum()
+        return f"{missed} labels are missed, {given} are given that are not true."
+    counts = frame.to_numpy()
+    return f"{counts.trace()} of {count_of(int(counts.sum()), 'image')} are right, of {len(counts)} classes."
+
+
+CONFUSION = Section(
+    "confusion",
+    "Confusion matrix",
+    "Each row is a true class, each column a predicted one; a cell is the number of images, its colour their part of "
+    f"the row. With more than {MAX_HEAT} classes, wrong predictions are drawn between groups of classes that are "
+    "confused with each other, named after the class with the most errors. With several labels per image, bars count "
+    "for each label the images in which it was found, missed, or given but not true.",
+    _of_record(confusion_frame),
+    plot_confusion,
+    _confusion_html,
+    _confusion_in_words,
+)
+
+PREDICTION_SECTIONS = (
+    Section(
+        "metrics",
+        "Metrics",
+        "Values for the validation images, with 95 % intervals of a bootstrap. They do not include the optimism of "
+        "choosing networks, epochs and calibration on these images. ece is the calibration error, ece_by_chance "
+        "that of right probabilities on so many images.",
+        _metrics_of,
+        shown_rows=100,
+    ),
+    CONFUSION,
+    Section(
+        "confused_pairs",
+        "Most confused classes",
+        "How many images of the class on the left were predicted as another one. part_of_true is their part of all "
+        "images of the class.",
+        _of_record(pairs_frame),
+        plot_pairs,
+        summary=lambda frame: "Most often {true} as {predicted}: {num}.".format(**frame.iloc[0]),
+    ),
+    Section(
+        "classes",
+        "Classes",
+        f"Precision, recall and F1 score with 95 % intervals, the lowest F1 score first; the figure has the first "
+        f"{MAX_CLASSES}. A long line means that there are too few images to know.",
+        _of_record(classes_frame),
+        plot_classes,
+        summary=lambda frame: "Lowest F1 score: {f1:.3f}, of {class}.".format(**frame.iloc[0]),
+        max_rows=1000,
+    ),
+    Section(
+        "roc",
+        "ROC curves",
+        "How many images with the label get it (recall), and how many without it, at each threshold of its "
+        "probability. The nearer to the upper left, the better; an area of 0.5 is chance.",
+        _of_record(roc_frame),
+        plot_roc,
+        summary=_areas_in_words,
+    ),
+    Section(
+        "precision_recall",
+        "Precision-recall curves",
+        "At each threshold of a label's probability: the part of the images with the label that get it (recall), and "
+        "the part of those that get it which have it (precision). The area is the average precision; by chance it is "
+        "the frequency of the label.",
+        _of_record(precision_recall_frame),
+        plot_precision_recall,
+        summary=_areas_in_words,
+    ),
+    Section(
+        "reliability",
+        "Calibration",
+        "Of the predictions with about the same probability, the part that is right, with 95 % intervals. On the "
+        "diagonal, probabilities are right; below it, they are too high. The calibration was fitted to these images; "
+        "ece_after of fit_summary() is cross-fitted.",
+        _reliability_of,
+        plot_reliability,
+        summary=lambda frame: " ".join(
+            f"{stage}: calibration error {error:.3f}."
+            for stage, error in frame.groupby("stage", sort=False)["ece"].first().items()
+        ),
+    ),
+    Section(
+        "abstention",
+        "Accuracy without uncertain images",
+        "How accurate predictions are if only the most certain images get a label, and the others are left to a "
+        "person: predict(images, unsure=…, min_proba=…). The band is a 95 % interval.",
+        _of_record(abstention_frame),
+        plot_abstention,
+        summary=lambda frame: (
+            f"Accuracy of all images {frame['accuracy'].iloc[-1]:.3f}, of the more certain half "
+            f"{frame['accuracy'].iloc[(frame['part_of_images'] - 0.5).abs().argmin()]:.3f}."
+        ),
+    ),
+    Section(
+        "residuals",
+        "Residuals",
+        "Predicted against true values, on the dashed line if they agree; the distribution of the errors; and errors "
+        "by prediction. The table has the largest errors.",
+        _of_record(residuals_frame),
+        plot_residuals,
+        summary=lambda frame: (
+            f"Mean absolute error {frame['residual'].abs().mean():.4g}, largest {frame['residual'].abs().max():.4g}."
+        ),
+    ),
+)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
+from saccade.report.prediction_sections import PREDICTION_SECTIONS
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
 from saccade.report.sections import Section
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 """Name of the file."""
 
-GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (("Result", RESULT_SECTIONS),)
+GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
+    ("Result", RESULT_SECTIONS),
+    ("Predictions", PREDICTION_SECTIONS),
+)
 """The sections in the order of the page, under their headings."""
 
 SECTIONS = {section.name: section for _, sections in GROUPS for section in sections}
