@@ -52,6 +52,14 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_reports_unless_asked() -> Iterator[None]:
+    """Let fits write a report only with `report=True`: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saccade.fit.reporting.REPORT_FROM_S", float("nan"))
+        yield
+
+
 @pytest.fixture
 def make_colours(tmp_path: Path) -> Callable[..., pd.DataFrame]:
     """Write images of colours, and return a frame of their paths and labels."""

@@ -225,7 +225,8 @@ def classes_frame(
 ) -> pd.DataFrame | None:
     """Return precision, recall and F1 score of each class with 95 % intervals, the lowest F1 score first.
 
-    The index is the number of the class. A ratio without images is NaN. The interval of an F1 score is that of the Jaccard index, of which it is a function.
+    The index is the number of the class. A ratio without images is NaN. The interval of an F1 score is that of the
+    Jaccard index, of which it is a function.
     """
     if not problem.has_classes:
         return None
@@ -252,10 +253,10 @@ def plot_classes(frame: pd.DataFrame) -> Figure:
     """Draw the three numbers of the classes with the lowest F1 scores, with intervals."""
     worst = frame[frame["f1"].notna()].head(MAX_CLASSES)
     figure = new_figure(height=0.8 + 0.24 * max(2, len(worst)))
-    for number, (axes, name) in enumerate(zip(figure.subplots(1, 3, sharey=True), ("precision", "recall", "f1"))):
+    for axes, name, color in zip(figure.subplots(1, 3, sharey=True), ("precision", "recall", "f1"), SERIES, strict=False):
         places = np.arange(len(worst))
-        axes.hlines(places, worst[f"{name}_low"], worst[f"{name}_high"], color=SERIES[number], alpha=0.45, linewidth=3)
-        axes.plot(worst[name], places, "o", color=SERIES[number], markersize=4.5)
+        axes.hlines(places, worst[f"{name}_low"], worst[f"{name}_high"], color=color, alpha=0.45, linewidth=3)
+        axes.plot(worst[name], places, "o", color=color, markersize=4.5)
         axes.set_title({"f1": "F1 score"}.get(name, name))
         axes.set_xlim(-0.03, 1.03)
         axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
