@@ -46,11 +46,11 @@ MadeFrame = Callable[[Problem, Sequence[str], np.ndarray, np.ndarray, np.ndarray
 
 
 def short_name(name: object, length: int = MAX_LETTERS) -> str:
-    """Return a name for a figure: one line of printable letters; a long one is shortened in the middle.
+    r"""Return a name for a figure: one line of printable letters; a long one is shortened in the middle.
 
     Examples
     --------
-    >>> short_name("a very long name of a class\\nwith two lines", 20)
+    >>> short_name("a very long name of a class\nwith two lines", 20)
     'a very long…wo lines'
     """
     text = " ".join(str(name).split())
@@ -253,7 +253,9 @@ def plot_classes(frame: pd.DataFrame) -> Figure:
     """Draw the three numbers of the classes with the lowest F1 scores, with intervals."""
     worst = frame[frame["f1"].notna()].head(MAX_CLASSES)
     figure = new_figure(height=0.8 + 0.24 * max(2, len(worst)))
-    for axes, name, color in zip(figure.subplots(1, 3, sharey=True), ("precision", "recall", "f1"), SERIES, strict=False):
+    for axes, name, color in zip(
+        figure.subplots(1, 3, sharey=True), ("precision", "recall", "f1"), SERIES, strict=False
+    ):
         places = np.arange(len(worst))
         axes.hlines(places, worst[f"{name}_low"], worst[f"{name}_high"], color=color, alpha=0.45, linewidth=3)
         axes.plot(worst[name], places, "o", color=color, markersize=4.5)
