@@ -10,6 +10,7 @@ import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
 from saccade.fit.run_folder import REPORT, root_of
+from saccade.report.prediction_sections import PREDICTION_SECTIONS
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
 from saccade.report.sections import Section
@@ -17,7 +18,10 @@ from saccade.report.sections import Section
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (("Result", RESULT_SECTIONS),)
+GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
+    ("Result", RESULT_SECTIONS),
+    ("Predictions", PREDICTION_SECTIONS),
+)
 """The sections in the order of the page, under their headings."""
 
 
