@@ -224,6 +224,7 @@ class PredictResult(Result):
     """Predictions."""
 
     images: list[Prediction]
+    num_images: int
     num_unreadable: int
     csv: str | None = None
     """The table that was written."""
@@ -250,7 +251,8 @@ class Explanation(Line):
 class ExplainResult(Result):
     """Explanations, and the figure that shows them."""
 
-    figure: str
+    figure: str | None
+    """The file that was written."""
     images: list[Explanation]
     num_images: int
     """How many were given; of more than --num-images, those with the lowest confidence are explained."""
@@ -276,6 +278,8 @@ class ReportResult(Result):
     file: str
     sections: list[str]
     """Names of its tables and figures; in Python, ImagePredictor.report().frames has them."""
+    table: Table | None = None
+    """That of the section which was asked for."""
 
 
 class CardResult(Result):
