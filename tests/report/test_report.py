@@ -27,12 +27,17 @@ ODD = {"blue": "<b>'bold' & \"$x$\"</b>", "green": "عربي", "red": "🍎\n`co
 def fitted(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
     images = make_colours_once(20, tuple(ODD))
     predictor = ImagePredictor(path=tmp_path_factory.mktemp("run") / "run", verbosity=0)
-    return predictor.fit(images.assign(label=images["label"].map(ODD)), hyperparameters=TINY, holdout_frac=0.3)
+    return predictor.fit(
+        images.assign(label=images["label"].map(ODD)), hyperparameters=TINY, holdout_frac=0.3, report=True
+    )
 
 
 def test_the_page_is_valid_html_without_scripts_and_links_to_others(fitted: ImagePredictor, tmp_path: Path) -> None:
     report = Report.read(fitted.path)
     page = report.save(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    of_fit = (Path(fitted.path) / "report.html").read_text(encoding="utf-8")
+    html5lib.HTMLParser(strict=True).parse(of_fit)
+    assert fitted.pipeline.saved.result in of_fit
     html5lib.HTMLParser(strict=True).parse(page)
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")

@@ -146,15 +146,18 @@ class FitResult(PredictorResult):
     seconds: dict[str, float | None]
     """Of the whole fit (total) and its phases."""
     trials: list[TrialRow]
+    report: str | None = None
+    """The file of the report, if it was written; saccade report writes it."""
     test: dict[str, float | None] | None = None
     """Metrics on the test images, if the data has any."""
 
     @classmethod
     def of(cls, predictor: ImagePredictor, test: Mapping[str, float] | None = None) -> FitResult:
         """Return the result of a fit, and its metrics on test images."""
+        from saccade.fit.run_folder import REPORT
         from saccade.inference.saved import INTERRUPTED  # slow to import, as torch is
 
-        saved = predictor.pipeline.saved
+        saved, report = predictor.pipeline.saved, Path(predictor.path) / REPORT
         return cls.make(
             **of_predictor(saved),
             run=predictor.path,
@@ -162,6 +165,7 @@ class FitResult(PredictorResult):
             best_trial=saved.summary.get("best_trial"),
             seconds=saved.summary.get("seconds", {}),
             trials=trial_lines(saved.trials, saved.trial_weights),
+            report=str(report) if report.is_file() else None,
             test=test,
         )
 

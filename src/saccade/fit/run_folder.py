@@ -49,6 +49,7 @@ RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
 # Files and folders in a run folder, besides the predictor.
 RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
+REPORT = "report.html"
 JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
 REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
 PSEUDO_LABELS = "pseudo_labels.npz"  # of the images without labels that train
@@ -61,8 +62,8 @@ _PREDICTORS = PREDICTOR_FOLDER, TEACHER
 
 # Patterns of the files that a run writes outside of the folders that it has for itself.
 _FILES = (
-    *(RUN, DATA, SPLIT, f"{PSEUDO_LABELS}*", FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
-    *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
+    *(RUN, DATA, SPLIT, REPORT, FIT_TOML, CHECKS, UNREADABLE, f"{PSEUDO_LABELS}*", f"{EVENTS}*", f"{JOURNAL}*"),
+    *("*.json.part", f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
     *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
     *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, HISTORY, "*.safetensors", "*.part")),
     *(f"{folder}/{name}/*.safetensors*" for folder in _PREDICTORS for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),

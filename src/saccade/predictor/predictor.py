@@ -70,6 +70,7 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.numerics.device import choose_device
+from saccade.report.automatic import AutomaticReport
 from saccade.report.model_card import ModelCard, make_card
 from saccade.report.record import RunRecord
 from saccade.report.report import Report
@@ -369,7 +370,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         deadline = Deadline(None if finish else request.time_limit_s, used_s=used_s)
         if finish:  # no workers are needed
             request = replace(request, settings=request.settings.model_copy(update={"executor": "inline"}))
-        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier, finish=finish))
+        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier, report=AutomaticReport(), finish=finish))
         self._path = self._pipeline.saved.folder.parent
         return self
 

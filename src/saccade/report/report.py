@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
+from saccade.fit.run_folder import REPORT, root_of
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
 from saccade.report.sections import Section
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-REPORT = "report.html"
-"""Name of the file."""
 
 GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (("Result", RESULT_SECTIONS),)
 """The sections in the order of the page, under their headings."""
@@ -45,7 +43,7 @@ class Report:
 
     def __init__(self, record: RunRecord) -> None:
         self.record = record
-        self.groups = GROUPS
+        self.groups, self.sections = GROUPS, SECTIONS
         self.frames: Mapping[str, pd.DataFrame] = _Frames(record)
 
     @classmethod
@@ -56,7 +54,7 @@ class Report:
     @property
     def title(self) -> str:
         """The title of the page."""
-        return f"Saccade report: {self.record.folder.name}"
+        return f"Saccade report: {root_of(self.record.folder).name}"
 
     def plot(self, name: str) -> Figure:
         """Return the figure of a section; it is drawn from the frame of the same name alone.

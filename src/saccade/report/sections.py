@@ -33,6 +33,8 @@ class Section:
     """Make the content of the page in place of the plot and the table; `page.table` makes a part of it."""
     summary: Callable[[pd.DataFrame], str] = lambda _: ""
     """The main numbers of the figure in a sentence, for readers who do not see it."""
+    is_slow: bool = False
+    """Whether it decodes images or computes networks: such sections are made last, if time is left."""
     max_rows: int = MAX_ROWS
     """Rows of the table in the page. All are in the frame."""
     shown_rows: int = 0

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from typing_extensions import Self
 
-VERSION = 2  # of the format, in the first line of each log
+VERSION, OLDEST = 3, 2  # of the format, in the first line of each log; events of version 2 have fewer fields
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
@@ -200,7 +200,7 @@ class EventLog:
         version = record["version"] if record.get("kind") == _HEADER else 0
         if type(version) is not int:
             raise TypeError("the version is not a number")
-        if version < VERSION:
+        if version < OLDEST:
             raise JournalError(
                 f"{self.path} was written by a version of Saccade before the first release. Such a run cannot be "
                 "resumed; start a new one."
