@@ -14,13 +14,13 @@ import pytest
 
 pytest.importorskip("mcp", reason="the extra mcp is not installed")
 
-import anyio  # noqa: E402  after the package that it belongs to
-from mcp import Client  # noqa: E402
-from mcp.client.stdio import StdioServerParameters  # noqa: E402
+import anyio
+from mcp import Client
+from mcp.client.stdio import StdioServerParameters
 
-from saccade import ImagePredictor  # noqa: E402
-from saccade.cli.mcp_server import Root  # noqa: E402
-from saccade.errors import DataError  # noqa: E402
+from saccade import ImagePredictor
+from saccade.cli.mcp_server import Root
+from saccade.errors import DataError
 
 Call = Callable[..., Awaitable[Any]]
 

@@ -65,7 +65,7 @@ class TrialRow(Line):
 
     trial: int
     status: str
-    """completed, stopped, paused, failed, running or waiting."""
+    """completed, stopped, paused, failed or running."""
     score_val: float | None
     """The validation score, higher is better."""
     weight: float
