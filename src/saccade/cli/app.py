@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data, schema
 from saccade.cli.check import check
+from saccade.cli.compare import compare
 from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.output import Write, is_asked, json_lines, with_json
@@ -115,6 +116,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "choose": choose,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "explain": explain,
     "export": export,

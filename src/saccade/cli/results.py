@@ -208,6 +208,63 @@ class EvaluateResult(Result):
     """Such as confusion_matrix, whose rows are the true classes."""
 
 
+class Difference(Line):
+    """The metric of a run less that of another one, on the same images; null where they are not compared."""
+
+    difference: float | None
+    difference_low: float | None
+    """Ends of its paired bootstrap interval."""
+    difference_high: float | None
+    p_value: float | None
+    """Two-sided; not corrected for several comparisons."""
+    verdict: str
+    """better, worse, no clear difference, baseline, or not compared."""
+
+
+class ComparedRow(Difference):
+    """A run, and its difference to the baseline."""
+
+    run: str
+    status: str
+    """finished, or why it has no predictor."""
+    score: float | None
+    score_low: float | None
+    """Ends of its bootstrap interval."""
+    score_high: float | None
+    images_per_s: float | None
+    num_bytes: int | None
+    """Of the weights."""
+    seconds: float | None
+    """Of the fit."""
+    networks: str
+
+
+class Pair(Difference):
+    """Two runs, and the difference of the first one to the other."""
+
+    run: str
+    other: str
+
+
+class CompareResult(Result):
+    """Runs on the same images."""
+
+    metric: str
+    greater_is_better: bool
+    images: str
+    """Which images these are."""
+    num_images: int
+    interval: float
+    """Confidence of all intervals."""
+    runs: list[ComparedRow]
+    differences: list[Pair]
+    """Of each pair of compared runs."""
+    warnings: list[str]
+    """What limits the comparison, such as images that were left out."""
+    file: str | None = None
+    """The page that was written."""
+
+
 class Prediction(Line):
     """The prediction for an image; its label is null if it is unreadable."""
 
@@ -424,6 +481,7 @@ RESULTS: dict[str, type[Result]] = {
     "leaderboard": LeaderboardResult,
     "choose": PredictorResult,
     "evaluate": EvaluateResult,
+    "compare": CompareResult,
     "predict": PredictResult,
     "explain": ExplainResult,
     "export": FileResult,

@@ -45,6 +45,8 @@ from saccade.tasks.metrics import EvalMetric
 from saccade.tasks.problem import Problem
 from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
+SOURCE = "saccade_source"  # attribute of a table: where it was read from
+
 RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
 # Files and folders in a run folder, besides the predictor.
@@ -100,6 +102,7 @@ class FitRequest:
     given: frozenset[str] = frozenset()  # names of the hyperparameters that the user has given
     trains_once: bool = False  # one trial is trained, with the defaults of spaces that the user has not given
     unlabeled: Examples | None = None
+    source: str | None = None  # path or URL that the images with labels were read from; None for a table in memory
 
     @property
     def weights(self) -> Path | None:
@@ -266,6 +269,7 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
     write_run_data(starting / DATA, request.train, request.tuning, request.unlabeled)
     values = {
         **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
+        "data": request.source,
         "label": request.label,
         "problem_type": request.problem_type,
         "eval_metric": request.eval_metric,
