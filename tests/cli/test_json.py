@@ -62,6 +62,7 @@ def arguments(fitted, splits, tmp_path, monkeypatch) -> dict[str, list[str | Pat
         "leaderboard": [run],
         "choose": [run, "--out", tmp_path / "chosen"],
         "evaluate": [run, splits, "--metrics", "f1_macro,confusion_matrix,classification_report"],
+        "compare": [run, run, "--data", splits, "--out", tmp_path / "compare.html"],
         "predict": [run, image, tmp_path / "missing.png"],
         "explain": [run, image, "--out", tmp_path / "why.png"],
         "export": [run, "--out", tmp_path / "export", "--no-check"],
@@ -98,6 +99,10 @@ def test_a_command_writes_lines_that_fit_its_schema(saccade, arguments, command)
         assert dark["probabilities"]["dark"] == dark["probability"]
         assert sum(dark["probabilities"].values()) == pytest.approx(1)
         assert (missing["label"], missing["error"], last["num_unreadable"]) == (None, "no such file", 1)
+    elif command == "compare":
+        assert [row["verdict"] for row in last["runs"]] == ["baseline", "no clear difference"]
+        assert (last["differences"][0]["p_value"], last["num_images"]) == (1, 6)
+        assert Path(last["file"]).is_file()
     elif command == "evaluate":
         assert last["metrics"] == {"f1_macro": 1.0}
         assert last["tables"]["confusion_matrix"]["data"] == [[3, 0], [0, 3]]

@@ -17,13 +17,14 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data, schema
 from saccade.cli.check import check
+from saccade.cli.compare import compare
 from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.output import Write, is_asked, json_lines, with_json
 from saccade.cli.predict import explain, predict
 from saccade.cli.report import report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
-from saccade.cli.serve import serve
+from saccade.cli.serve import mcp, serve
 from saccade.cli.share import card, push
 from saccade.cli.watch import watch
 from saccade.cli.words import check_flags, in_cli_words
@@ -117,17 +118,19 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "choose": choose,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "explain": explain,
     "export": export,
     "serve": serve,
+    "mcp": mcp,
     "card": card,
     "push": push,
     "models": models,
     "doctor": doctor,
     "schema": schema,
 }
-PROTOCOLS: set[str] = set()  # commands whose standard output is a protocol, so that they have no --json
+PROTOCOLS = {"mcp"}  # commands whose standard output is a protocol, so that they have no --json
 
 for name, command in _COMMANDS.items():
     made = command if name in PROTOCOLS else with_json(command)

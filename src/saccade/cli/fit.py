@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saccade.cli.output import with_json
+from saccade.cli.printing import print_places
 from saccade.cli.words import flag_of
 from saccade.errors import DataError
 
@@ -70,6 +71,7 @@ def _fit(asked: FitConfig, data: str) -> Any:
     from saccade.cli.results import FitResult
     from saccade.fit.config_file import FIT_TOML
     from saccade.fit.options import FitOptions
+    from saccade.fit.run_folder import SOURCE
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
@@ -82,6 +84,7 @@ def _fit(asked: FitConfig, data: str) -> Any:
     predictor = ImagePredictor(
         label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity, sample_weight=weight
     )
+    splits.train.attrs[SOURCE] = asked.with_absolute_paths(Path.cwd()).data
     options = {name: value for name, value in asked.given.items() if name in FitOptions.model_fields}
     predictor.fit(splits.train, splits.val, **options)
     asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)
@@ -90,7 +93,7 @@ def _fit(asked: FitConfig, data: str) -> Any:
     test = None if splits.test is None else predictor.evaluate(splits.test)
     for name, score in (test or {}).items():
         typer.echo(f"test {name} {score:.4f}")
-    typer.echo(f"run {predictor.path}")
+    print_places(predictor.path, has_report=asked.report is not False)
     return FitResult.of(predictor, test)
 
 
@@ -124,6 +127,8 @@ def option_parameters(model: type[FitOptions]) -> list[inspect.Parameter]:
         default = model.model_fields[name].get_default(call_default_factory=True)
         shown = f"  [default: {default}]" if option.metavar and default not in (None, []) else ""
         flags = [f"--{flag.replace('_', '-')}" for flag in option.flags or (name,)]
+        if not option.metavar and default == "auto":  # neither given nor refused
+            flags = [f"{flag}/--no-{flag[2:]}" for flag in flags]
         declared = typer.Option(*flags, metavar=option.metavar or None, help=option.summary + shown, show_default=False)
         annotation: Any = Annotated[(str if option.metavar else bool) | None, declared]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))

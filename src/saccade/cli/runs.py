@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from saccade.cli.printing import print_places
 from saccade.cli.words import Encoding, LabelSep, Run
 
 
@@ -40,7 +41,7 @@ def resume(
     predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish)
     if predictor.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
-    typer.echo(f"run {predictor.path}")
+    print_places(predictor.path)
     return FitResult.of(predictor)
 
 

@@ -25,6 +25,7 @@ from saccade.errors import DataError, SaccadeError, WeightsNotFoundError, explai
 from saccade.events import DataChecked, Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
+from saccade.fit.reporting import FinalReport, ReportWriter
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
 from saccade.fit.run_data import absolute_path
 from saccade.fit.run_folder import (
@@ -34,6 +35,7 @@ from saccade.fit.run_folder import (
     JOURNAL,
     PSEUDO_LABELS,
     REFIT,
+    REPORT,
     START,
     START_SPLIT,
     STORE,
@@ -92,7 +94,12 @@ from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(
-    request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None, *, finish: bool = False
+    request: FitRequest,
+    deadline: Deadline,
+    earlier: EarlierRun | None = None,
+    *,
+    report: ReportWriter,
+    finish: bool = False,
 ) -> SavedPredictor:
     """Run a fit until its deadline, and return the predictor that it has written to the run folder.
 
@@ -130,6 +137,7 @@ def run_fit(
             for listener in listeners:
                 listener(event)
 
+        final_report = FinalReport(report, settings.report, folder, deadline, notify)
         budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, notify)
         advice = f"If trials have been trained, continue with: saccade resume {root}"
         with log, explained_file_errors(folder, advice=advice), _ready_to_resume(folder, root, notify):
@@ -188,6 +196,7 @@ def run_fit(
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                     distills=settings.distill,
+                    report_s=final_report.reserve_s(),
                 )
                 narrowed, scores = (
                     (request, {}) if finish else screen_networks(request, task, deadline, log, notify, downloads)
@@ -230,6 +239,7 @@ def run_fit(
             images = [*request.train.images, *(request.tuning.images if request.tuning else ())]
             others = data.unlabeled if settings.distill and data.unlabeled is not None else others
             budget.begin("finishing")
+            (folder / REPORT).unlink(missing_ok=True)  # of an earlier session
             with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
                 write = partial(
                     write_predictor,
@@ -248,12 +258,13 @@ def run_fit(
                     is_interrupted=is_interrupted,
                 )
                 saved = _write_result(images, folder, write, combination, task, study.trials, notify)
-                write_features(saved, labelled, combination, seconds_left)
+                write_features(saved, labelled, combination, lambda: seconds_left() - final_report.reserve_s())
                 if is_interrupted:
                     notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
                 else:
                     drop_weights(study.trials, combination)
                     tidy_up(folder)
+                final_report.write(saved, partial(budget.begin, "report"), seconds_left)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))

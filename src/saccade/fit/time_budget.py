@@ -18,7 +18,7 @@ from saccade.study.time_use import TimeUse
 from saccade.study.trial import Trial
 
 Phase = Literal[
-    "preparing", "decoding", "checking", "search", "refit", "folds", "selection", "distillation", "finishing"
+    "preparing", "decoding", "checking", "search", "refit", "folds", "selection", "distillation", "finishing", "report"
 ]
 
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0  # of the limit, for decoding; but some images must be there
@@ -109,7 +109,7 @@ class FinishingReserve:
     Copying the best weights (of `max_members`, or of each network with costs as `objectives`) takes no longer than
     writing checkpoints. A refit takes as long as the best trial up to its best epoch, times `refit_ratio`, the ratio of
     their images (0 without a refit); `folds` take its place. Because any trial may become the best, each gets only so
-    much time that its own refit still fits into the limit.
+    much time that its own refit still fits into the limit. The report at the end takes `report_s`.
     """
 
     def __init__(
@@ -121,10 +121,12 @@ class FinishingReserve:
         folds: FoldCosts | None = None,
         *,
         distills: bool = False,
+        report_s: float = 0.0,
     ) -> None:
         self._deadline, self._folds = deadline, folds
         is_limited = distills and not math.isinf(deadline.limit_s)
         self.distillation_s = DISTILLATION_FRACTION * deadline.limit_s if is_limited else 0.0
+        self._report_s = report_s
         self._refit_ratio = refit_ratio if folds is None else folds.ratio
         self._has_costs = bool(cost_names(objectives))
         self._max_members = max_members
@@ -143,7 +145,7 @@ class FinishingReserve:
         limit_s = 0.0 if math.isinf(self._deadline.limit_s) else self._deadline.limit_s
         others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
         others_s += FEATURES_FRACTION * limit_s if limit_s >= FEATURES_FROM_S else 0.0
-        return others_s + num_copies * self._write_s + self._num_trials * self._row_s
+        return self._report_s + others_s + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
     def selection_s(self) -> float:

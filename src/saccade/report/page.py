@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from saccade.report.report import Report
     from saccade.report.sections import Section
 
+NO_TIME = "Left out, as the time limit of the fit was over. saccade report RUN, or predictor.report(), makes it."
+
 MAX_TEXT = 300  # letters of a cell
 
 
@@ -47,9 +49,13 @@ def _environment() -> Environment:
 
 def render(report: Report) -> str:
     """Return the page. A section that cannot be made is a warning, and its error is in its place."""
+    made = {}
+    for section in sorted(report.sections.values(), key=lambda section: section.is_slow):
+        has_time = report.record.seconds_left() > 0
+        made[section.name] = _content(report, section) if has_time else Markup('<p class="note">{}</p>').format(NO_TIME)
     groups = []
     for title, sections in report.groups:
-        contents = [_Content(section, html) for section in sections if (html := _content(report, section)) is not None]
+        contents = [_Content(section, html) for section in sections if (html := made[section.name]) is not None]
         if contents:
             groups.append((title, contents))
     css = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")

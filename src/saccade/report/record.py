@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ class RunRecord:
     """Of each event: the seconds that the run had used, in all of its sessions."""
     clock: list[float] = field(default_factory=list)
     """Of each event: seconds since 1970."""
+    seconds_left: Callable[[], float] = lambda: math.inf
+    """Time for the report; slow sections make less of it if it falls to 0."""
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
