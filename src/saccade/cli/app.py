@@ -26,6 +26,7 @@ from saccade.cli.report import report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
 from saccade.cli.serve import mcp, serve
 from saccade.cli.share import card, push
+from saccade.cli.watch import watch
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
@@ -112,6 +113,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "check": check,
     "fit": _fit_stub,
     "resume": resume,
+    "watch": watch,
     "leaderboard": leaderboard,
     "report": report,
     "choose": choose,

@@ -170,6 +170,18 @@ class FitResult(PredictorResult):
         )
 
 
+class WatchResult(Result):
+    """What a run had when the watching ended; a run that died is an error."""
+
+    run: str
+    is_finished: bool
+    """False if the watching was ended by Ctrl-C."""
+    num_trials: int
+    best_trial: int | None
+    score: float | None
+    """Of the best trial, higher is better."""
+
+
 class LeaderboardResult(Result):
     """The trials of a run, the best first."""
 
@@ -478,6 +490,7 @@ RESULTS: dict[str, type[Result]] = {
     "check": CheckResult,
     "fit": FitResult,
     "resume": FitResult,
+    "watch": WatchResult,
     "leaderboard": LeaderboardResult,
     "choose": PredictorResult,
     "evaluate": EvaluateResult,
@@ -495,7 +508,7 @@ RESULTS: dict[str, type[Result]] = {
 }
 """The model of each command's result."""
 
-FITS = ("demo", "fit", "resume")  # commands that write the events of fits
+FITS = ("demo", "fit", "resume", "watch")  # commands that write the events of fits
 
 
 def event_models() -> list[type[BaseModel]]:
