@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data, schema
 from saccade.cli.check import check
+from saccade.cli.compare import compare
 from saccade.cli.dashboard import dashboard
 from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
@@ -24,8 +25,9 @@ from saccade.cli.output import Write, is_asked, json_lines, with_json
 from saccade.cli.predict import explain, predict
 from saccade.cli.report import report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
-from saccade.cli.serve import serve
+from saccade.cli.serve import mcp, serve
 from saccade.cli.share import card, push
+from saccade.cli.watch import watch
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
@@ -112,22 +114,25 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "check": check,
     "fit": _fit_stub,
     "resume": resume,
+    "watch": watch,
     "leaderboard": leaderboard,
     "report": report,
     "dashboard": dashboard,
     "choose": choose,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "explain": explain,
     "export": export,
     "serve": serve,
+    "mcp": mcp,
     "card": card,
     "push": push,
     "models": models,
     "doctor": doctor,
     "schema": schema,
 }
-PROTOCOLS: set[str] = set()  # commands whose standard output is a protocol, so that they have no --json
+PROTOCOLS = {"mcp"}  # commands whose standard output is a protocol, so that they have no --json
 
 for name, command in _COMMANDS.items():
     made = command if name in PROTOCOLS else with_json(command)

@@ -65,7 +65,7 @@ class TrialRow(Line):
 
     trial: int
     status: str
-    """completed, stopped, paused, failed, running or waiting."""
+    """completed, stopped, paused, failed or running."""
     score_val: float | None
     """The validation score, higher is better."""
     weight: float
@@ -170,6 +170,18 @@ class FitResult(PredictorResult):
         )
 
 
+class WatchResult(Result):
+    """What a run had when the watching ended; a run that died is an error."""
+
+    run: str
+    is_finished: bool
+    """False if the watching was ended by Ctrl-C."""
+    num_trials: int
+    best_trial: int | None
+    score: float | None
+    """Of the best trial, higher is better."""
+
+
 class LeaderboardResult(Result):
     """The trials of a run, the best first."""
 
@@ -208,6 +220,63 @@ class EvaluateResult(Result):
     """Such as confusion_matrix, whose rows are the true classes."""
 
 
+class Difference(Line):
+    """The metric of a run less that of another one, on the same images; null where they are not compared."""
+
+    difference: float | None
+    difference_low: float | None
+    """Ends of its paired bootstrap interval."""
+    difference_high: float | None
+    p_value: float | None
+    """Two-sided; not corrected for several comparisons."""
+    verdict: str
+    """better, worse, no clear difference, baseline, or not compared."""
+
+
+class ComparedRow(Difference):
+    """A run, and its difference to the baseline."""
+
+    run: str
+    status: str
+    """finished, or why it has no predictor."""
+    score: float | None
+    score_low: float | None
+    """Ends of its bootstrap interval."""
+    score_high: float | None
+    images_per_s: float | None
+    num_bytes: int | None
+    """Of the weights."""
+    seconds: float | None
+    """Of the fit."""
+    networks: str
+
+
+class Pair(Difference):
+    """Two runs, and the difference of the first one to the other."""
+
+    run: str
+    other: str
+
+
+class CompareResult(Result):
+    """Runs on the same images."""
+
+    metric: str
+    greater_is_better: bool
+    images: str
+    """Which images these are."""
+    num_images: int
+    interval: float
+    """Confidence of all intervals."""
+    runs: list[ComparedRow]
+    differences: list[Pair]
+    """Of each pair of compared runs."""
+    warnings: list[str]
+    """What limits the comparison, such as images that were left out."""
+    file: str | None = None
+    """The page that was written."""
+
+
 class Prediction(Line):
     """The prediction for an image; its label is null if it is unreadable."""
 
@@ -228,6 +297,7 @@ class PredictResult(Result):
     """Predictions."""
 
     images: list[Prediction]
+    num_images: int
     num_unreadable: int
     csv: str | None = None
     """The table that was written."""
@@ -254,7 +324,8 @@ class Explanation(Line):
 class ExplainResult(Result):
     """Explanations, and the figure that shows them."""
 
-    figure: str
+    figure: str | None
+    """The file that was written."""
     images: list[Explanation]
     num_images: int
     """How many were given; of more than --num-images, those with the lowest confidence are explained."""
@@ -280,6 +351,8 @@ class ReportResult(Result):
     file: str
     sections: list[str]
     """Names of its tables and figures; in Python, ImagePredictor.report().frames has them."""
+    table: Table | None = None
+    """That of the section which was asked for."""
 
 
 class CardResult(Result):
@@ -417,9 +490,11 @@ RESULTS: dict[str, type[Result]] = {
     "check": CheckResult,
     "fit": FitResult,
     "resume": FitResult,
+    "watch": WatchResult,
     "leaderboard": LeaderboardResult,
     "choose": PredictorResult,
     "evaluate": EvaluateResult,
+    "compare": CompareResult,
     "predict": PredictResult,
     "explain": ExplainResult,
     "export": FileResult,
@@ -434,7 +509,7 @@ RESULTS: dict[str, type[Result]] = {
 }
 """The model of each command's result."""
 
-FITS = ("demo", "fit", "resume")  # commands that write the events of fits
+FITS = ("demo", "fit", "resume", "watch")  # commands that write the events of fits
 SERVERS = ("dashboard", "serve")
 
 

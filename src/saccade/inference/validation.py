@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,8 @@ class ValidationRecord:
     # of earlier versions and of `add_classes`.
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     paths: tuple[str, ...] = ()  # of these images, or their URLs; "" for an image in memory; empty if not known
+    # uint64 (num_stored, 2): `image_keys` of these images, by which other runs recognise them. Empty without `rows`.
+    keys: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.uint64))
 
     @classmethod
     def of(
@@ -52,10 +54,11 @@ class ValidationRecord:
         train_targets: np.ndarray,
         rows: np.ndarray | None = None,
         paths: Sequence[str] = (),
+        keys: np.ndarray | None = None,
     ) -> ValidationRecord:
         """Return the record of all validation images that have predictions, or of a sample.
 
-        `rows` are the places of the images with `targets` among all images of the fit, which have the `paths`.
+        `rows` are the places of the images with `targets` among all images of the fit, which have `paths` and `keys`.
         """
         num_val = len(targets)
         if adjusted.shape != predictions.shape:  # the score is of other predictions, which are not known
@@ -70,12 +73,13 @@ class ValidationRecord:
         named = tuple(paths[row] for row in rows.tolist()) if len(paths) else ()
         named = named if any(named) and sum(map(len, named)) <= MAX_PATH_BYTES // 4 else ()
         numbers = problem.class_counts(train_targets), len(train_targets), num_val
-        return cls(targets, predictions, adjusted, *numbers, rows.astype(np.int64), named)
+        record = cls(targets, predictions, adjusted, *numbers, rows.astype(np.int64), named)
+        return record if keys is None else replace(record, keys=keys[rows])
 
     def save(self, folder: Path, key: str) -> None:
         """Write the file, for the predictor whose `key` this is."""
         part = folder / f"{VALIDATION}.part"
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in (*_TENSORS, "rows")}
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in (*_TENSORS, "rows", "keys")}
         joined = "\0".join(self.paths).encode("utf-8", "surrogateescape")
         tensors["paths"] = np.frombuffer(joined, np.uint8)
         save_file(tensors, part, {"key": key, "num_train": str(self.num_train), "num_val": str(self.num_val)})
@@ -97,7 +101,7 @@ class ValidationRecord:
                 tensors = {name: file.get_tensor(name) for name in _TENSORS}
                 paths: tuple[str, ...] = ()
                 if "rows" in file.keys():  # noqa: SIM118  not in files of earlier versions
-                    tensors["rows"] = file.get_tensor("rows")
+                    tensors |= {name: file.get_tensor(name) for name in ("rows", "keys")}
                     joined = file.get_tensor("paths").tobytes().decode("utf-8", "surrogateescape")
                     paths = tuple(joined.split("\0")) if joined else ()
             record = cls(**tensors, num_train=int(metadata["num_train"]), num_val=int(metadata["num_val"]), paths=paths)
@@ -123,6 +127,8 @@ class ValidationRecord:
             raise ValueError(f"targets outside of the {problem.num_outputs} classes")
         if self.rows.dtype != np.int64 or self.rows.shape not in ((0,), (len(self.targets),)) or (self.rows < 0).any():
             raise ValueError("rows that do not fit the images")
+        if self.keys.dtype != np.uint64 or self.keys.shape not in ((0, 2), (len(self.targets), 2)):
+            raise ValueError("keys that do not fit the images")
         if len(self.paths) not in (0, len(self.rows)):
             raise ValueError("paths that do not fit the images")
         if self.train_counts.dtype != np.int64 or min(self.num_train, self.num_val, *self.train_counts, 0) < 0:

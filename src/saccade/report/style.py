@@ -7,9 +7,10 @@ import io
 import re
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1f2933", "#5b6773", "#d3dae1"
@@ -33,6 +34,16 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def set_log_scale(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers: matplotlib's are formulas, which `report_style` disables."""
+    from matplotlib.ticker import NullFormatter
+
+    axes.set(**{f"{axis}scale": "log"})
+    chosen = axes.xaxis if axis == "x" else axes.yaxis
+    chosen.set_major_formatter("{x:g}")
+    chosen.set_minor_formatter(NullFormatter())
 
 
 @contextlib.contextmanager
@@ -93,4 +104,5 @@ def svg_of(figure: Figure, name: str) -> str:
         text = text.replace(color, f"var(--{variable})")
     # Text has the fonts of the page, which are there for all scripts.
     text = re.sub(r"font: ((?:\w+ )*)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
     return re.sub(r"\s*\n\s*", "\n", text)

@@ -207,7 +207,7 @@ def write_predictor(
     fitted = labelled.train.joined(labelled.val) if combination.num_folds else train
     given = combination.targets, predictions, evaluation.adjusted, fitted.targets
     places = labelled.val.indices if combination.indices is None else combination.indices
-    ValidationRecord.of(task.problem, *given, places, paths).save(saved.folder, saved.validation_key)
+    ValidationRecord.of(task.problem, *given, places, paths, keys).save(saved.folder, saved.validation_key)
     return saved
 
 
