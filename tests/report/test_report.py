@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from typer.testing import CliRunner
 
 from saccade import ImagePredictor
 from saccade.cli import app
-from saccade.errors import DataError, UnknownFrameError
+from saccade.errors import DataError, DataWarning, UnknownFrameError
+from saccade.fit.run_folder import EVENTS
+from saccade.report.compare import Comparison
 from saccade.report.image_sections import pictures_of
 from saccade.report.page import figure, table
 from saccade.report.record import RunRecord
@@ -141,3 +144,86 @@ def test_images_have_saliency_maps_and_training_images_until_they_are_deleted(
     page = moved.save(tmp_path / "moved.html").read_text(encoding="utf-8")
     assert "No image: the file is not found" in page
     assert "data:image" not in page
+
+
+def test_the_summary_says_what_was_asked_and_how_to_repeat_it(fitted: ImagePredictor) -> None:
+    summary = fitted.report().frames["summary"].set_index("what")["value"]
+    assert summary["Asked"].startswith(
+        "multiclass (3 different labels, not numbers), metric accuracy; 42 training images"
+    )
+    assert summary["Result"] == fitted.pipeline.saved.result
+    assert summary["Repeat it"] == f"saccade fit DATA --config {fitted.path} --out OTHER"
+    names = {"ImagePredictor": lambda **given: given or Asked, "Asked": Asked}
+    given = eval(summary["In Python"], names, {"train_data": None})
+    assert given["holdout_frac"] == 0.3
+    assert TINY.items() <= given["hyperparameters"].items()
+
+
+class Asked:
+    @staticmethod
+    def fit(train_data: object, **given: object) -> dict[str, object]:
+        return given
+
+
+def test_a_run_without_a_predictor_has_a_report(fitted: ImagePredictor, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(fitted.path, run)
+    shutil.rmtree(run / "predictor")
+    log = run / EVENTS
+    lines = log.read_text().splitlines(keepends=True)
+    for num in (len(lines), next(row for row, line in enumerate(lines) if "epoch_done" in line) + 1, 3, 1, 0):
+        log.write_text("".join(lines[:num]) + '{"cut short')  # another process writes it
+        report = Report.read(run)
+        assert "The run has no predictor" in report.frames["summary"].set_index("what")["value"]["Result"]
+        assert ("leaderboard" in report.frames) == (num > 3)
+        html5lib.HTMLParser(strict=True).parse(report.html())
+    (run / "events.jsonl").unlink()
+    html5lib.HTMLParser(strict=True).parse(Report.read(run).html())
+
+
+def test_a_long_leaderboard_is_folded() -> None:
+    frame = pd.DataFrame({"trial": range(500), "score_val": 0.5})
+    shown = table(frame, "Leaderboard", max_rows=10_000, shown_rows=30)
+    first, rest = shown.split("<details>")
+    assert (first.count('<th scope="row"'), rest.count('<th scope="row"')) == (30, 470)
+    assert "400 more rows are not shown" in table(frame, "Leaderboard")
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_one_line(fitted: ImagePredictor, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["report", fitted.path, "--out", str(tmp_path / "file" / "a.html")])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+def test_a_section_that_fails_is_a_warning_and_leaves_the_others(fitted: ImagePredictor) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    report = fitted.report()
+    report.sections["summary"] = replace(report.sections["summary"], frame=fail)
+    with pytest.warns(
+        DataWarning, match="The section 'Summary' of the report cannot be made: ZeroDivisionError: a bug"
+    ):
+        page = report.html()
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert page.count("ZeroDivisionError") == 1
+    assert "Leaderboard" in page
+
+
+def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
+    report = fitted.report()
+    report.record.seconds_left = lambda: 0.0
+    page = report.html()
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert page.count("Left out, as the time limit") == len(report.sections)
+    assert "<svg" not in page
+
+
+def test_every_section_has_a_name_of_its_own_and_is_explained_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    for kind in (Report, Comparison):
+        names = [section.name for _, sections in kind.groups for section in sections]
+        assert len(names) == len(set(names)), "two sections have the same name"
+        titles = [section.title for _, sections in kind.groups for section in sections]
+        explained = names if kind is Report else titles
+        assert [each for each in explained if f"`{each}`" not in page and f"| {each} |" not in page] == []

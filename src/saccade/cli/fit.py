@@ -71,6 +71,7 @@ def _fit(asked: FitConfig, data: str) -> Any:
     from saccade.cli.results import FitResult
     from saccade.fit.config_file import FIT_TOML
     from saccade.fit.options import FitOptions
+    from saccade.fit.run_folder import SOURCE
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
@@ -83,6 +84,7 @@ def _fit(asked: FitConfig, data: str) -> Any:
     predictor = ImagePredictor(
         label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity, sample_weight=weight
     )
+    splits.train.attrs[SOURCE] = asked.with_absolute_paths(Path.cwd()).data
     options = {name: value for name, value in asked.given.items() if name in FitOptions.model_fields}
     predictor.fit(splits.train, splits.val, **options)
     asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)

@@ -38,25 +38,27 @@ from saccade.space import Dict
 from saccade.study.event_log import EventLog, to_json_value
 from saccade.study.life import StudyRecord
 from saccade.study.objectives import same_costs
+from saccade.study.run_folder import EVENTS as EVENTS
 from saccade.study.run_folder import LOCK, STARTING, CheckpointKeeper, is_vacant, locked, write_json_atomically
+from saccade.study.run_folder import NEW as NEW
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import parse_name
 from saccade.tasks.metrics import EvalMetric
 from saccade.tasks.problem import Problem
 from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
+SOURCE = "saccade_source"  # attribute of a table: where it was read from
+
 RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
 # Files and folders in a run folder, besides the predictor.
-RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
-REPORT = "report.html"
+RUN, DATA, SPLIT, REPORT = "run.json", "data.json", "split.json", "report.html"
 JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
 REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
 PSEUDO_LABELS = "pseudo_labels.npz"  # of the images without labels that train
 STUDENTS, TEACHER = "students", "teacher"  # trainings of a distillation, and the predictor that it started from
 
-# Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place.
-NEW, MOVING = ".new", ".moving"
+MOVING = ".moving"  # name of the subfolder `NEW` while its run takes the place of the earlier one
 
 _PREDICTORS = PREDICTOR_FOLDER, TEACHER
 
@@ -100,6 +102,7 @@ class FitRequest:
     given: frozenset[str] = frozenset()  # names of the hyperparameters that the user has given
     trains_once: bool = False  # one trial is trained, with the defaults of spaces that the user has not given
     unlabeled: Examples | None = None
+    source: str | None = None  # path or URL that the images with labels were read from; None for a table in memory
 
     @property
     def weights(self) -> Path | None:
@@ -266,6 +269,7 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
     write_run_data(starting / DATA, request.train, request.tuning, request.unlabeled)
     values = {
         **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
+        "data": request.source,
         "label": request.label,
         "problem_type": request.problem_type,
         "eval_metric": request.eval_metric,

@@ -321,6 +321,7 @@ IMAGE_SECTIONS = (
         f"Validation images with a wrong label whose probability is high. {_BESIDE}",
         _of_record(mistakes_frame),
         html=_cards("The labels of all validation images are right.", _caption),
+        is_slow=True,
     ),
     Section(
         "uncertain",
@@ -328,6 +329,7 @@ IMAGE_SECTIONS = (
         "Validation images whose label has the lowest probability, right or wrong.",
         _of_record(uncertain_frame),
         html=_cards("There are no validation images.", _caption),
+        is_slow=True,
     ),
     Section(
         "largest_errors",
@@ -335,6 +337,7 @@ IMAGE_SECTIONS = (
         f"Validation images whose value is farthest from the prediction. {_BESIDE}",
         _of_record(residuals_frame),
         html=_cards("There are no validation images.", _residual_caption),
+        is_slow=True,
     ),
     Section(
         "label_issues",
@@ -344,11 +347,13 @@ IMAGE_SECTIONS = (
         "predictor.label_issues() examines the training images.",
         _of_record(label_issues_frame),
         html=_cards("No label of a validation image is suspected to be wrong.", _issue_caption),
+        is_slow=True,
     ),
     Section(
         "neighbours",
         "Nearest training images",
         "The training images beside the images above, with their similarity: the cosine of the features of both.",
         neighbours_frame,
+        is_slow=True,
     ),
 )

@@ -66,7 +66,7 @@ def render(report: Report) -> str:
 
 def _content(report: Report, section: Section) -> Markup | None:
     try:
-        if section.name not in report.frames:
+        if section.name not in report.frames:  # `get` would make all frames, to suggest their names
             return None
         frame = report.frames[section.name]
         if section.html is not None:
