@@ -65,7 +65,7 @@ class TrialRow(Line):
 
     trial: int
     status: str
-    """completed, stopped, paused, failed, running or waiting."""
+    """completed, stopped, paused, failed or running."""
     score_val: float | None
     """The validation score, higher is better."""
     weight: float
@@ -285,6 +285,7 @@ class PredictResult(Result):
     """Predictions."""
 
     images: list[Prediction]
+    num_images: int
     num_unreadable: int
     csv: str | None = None
     """The table that was written."""
@@ -311,7 +312,8 @@ class Explanation(Line):
 class ExplainResult(Result):
     """Explanations, and the figure that shows them."""
 
-    figure: str
+    figure: str | None
+    """The file that was written."""
     images: list[Explanation]
     num_images: int
     """How many were given; of more than --num-images, those with the lowest confidence are explained."""
@@ -337,6 +339,8 @@ class ReportResult(Result):
     file: str
     sections: list[str]
     """Names of its tables and figures; in Python, ImagePredictor.report().frames has them."""
+    table: Table | None = None
+    """That of the section which was asked for."""
 
 
 class CardResult(Result):
