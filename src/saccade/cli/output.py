@@ -54,8 +54,9 @@ def with_json(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_asked(arguments: Iterable[str]) -> bool:
-    """Return whether ``--json`` is among the arguments of a command, which may be invalid otherwise."""
-    return "--json" in itertools.takewhile(lambda each: each != "--", arguments)
+    """Return whether ``--json`` is among the arguments of a command, which may be invalid otherwise; help is text."""
+    options = set(itertools.takewhile(lambda each: each != "--", arguments))
+    return "--json" in options and not options & {"-h", "--help"}
 
 
 @contextlib.contextmanager
@@ -67,15 +68,10 @@ def json_lines() -> Iterator[Write]:
         stream.write(json.dumps(json_value(record), allow_nan=False) + "\n")
         stream.flush()  # readers follow a fit
 
-    def show(event: Event) -> None:
-        if not isinstance(event, Progressed):  # as in the event log
-            text = {"text": event.shown()} if isinstance(event, Warned) else {}
-            write({"kind": event.kind, "time": round(time.time(), 3), **vars(event), **text})
-
     nowhere = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115
     token = _writing.set(write)
     try:
-        with nowhere, contextlib.redirect_stdout(nowhere), listening(show):
+        with nowhere, contextlib.redirect_stdout(nowhere), listening(emit_event):
             yield write
     finally:
         _writing.reset(token)
@@ -87,15 +83,25 @@ def emit(record: Mapping[str, Any]) -> None:
         write(record)
 
 
+def emit_event(event: Event, at_s: float | None = None) -> None:
+    """Write an event as a line, with ``--json``; `at_s` is its time of day, None is now."""
+    if not isinstance(event, Progressed):  # as in the event log
+        text = {"text": event.shown()} if isinstance(event, Warned) else {}
+        at_s = time.time() if at_s is None else at_s
+        emit({"kind": event.kind, "time": round(at_s, 3), **vars(event), **text})
+
+
 def json_value(value: Any) -> Any:
     """Return a value as JSON: NaN and infinity as None, dataclasses as objects, paths and other objects as text."""
     value = plain(value)
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # file names need not be valid Unicode
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): json_value(part) for key, part in value.items()}
+        return {json_value(str(key)): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [json_value(part) for part in value]
     if hasattr(value, "model_dump"):  # one of `saccade.cli.results`, which are JSON
