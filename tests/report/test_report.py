@@ -17,8 +17,9 @@ from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import DataError, DataWarning, UnknownFrameError
 from saccade.fit.run_folder import EVENTS
+from saccade.report.compare import Comparison
 from saccade.report.page import figure, table
-from saccade.report.report import SECTIONS, Report
+from saccade.report.report import Report
 from saccade.report.sections import Section
 from saccade.report.style import SERIES, new_figure
 
@@ -158,15 +159,12 @@ def test_a_place_that_cannot_be_written_is_an_error_of_one_line(fitted: ImagePre
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
-def test_a_section_that_fails_is_a_warning_and_leaves_the_others(
-    fitted: ImagePredictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_section_that_fails_is_a_warning_and_leaves_the_others(fitted: ImagePredictor) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    section = replace(SECTIONS["summary"], frame=fail)
-    monkeypatch.setitem(SECTIONS, "summary", section)
     report = fitted.report()
+    report.sections["summary"] = replace(report.sections["summary"], frame=fail)
     with pytest.warns(
         DataWarning, match="The section 'Summary' of the report cannot be made: ZeroDivisionError: a bug"
     ):
@@ -181,5 +179,15 @@ def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
     report.record.seconds_left = lambda: 0.0
     page = report.html()
     html5lib.HTMLParser(strict=True).parse(page)
-    assert page.count("Left out, as the time limit") == len(SECTIONS)
+    assert page.count("Left out, as the time limit") == len(report.sections)
     assert "<svg" not in page
+
+
+def test_every_section_has_a_name_of_its_own_and_is_explained_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    for kind in (Report, Comparison):
+        names = [section.name for _, sections in kind.groups for section in sections]
+        assert len(names) == len(set(names)), "two sections have the same name"
+        titles = [section.title for _, sections in kind.groups for section in sections]
+        explained = names if kind is Report else titles
+        assert [each for each in explained if f"`{each}`" not in page and f"| {each} |" not in page] == []

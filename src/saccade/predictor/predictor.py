@@ -69,7 +69,7 @@ from saccade.insight.near_duplicates import near_duplicates
 from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.models.catalogue import list_models
-from saccade.models.listing import models_table
+from saccade.models.ranking import models_table
 from saccade.numerics.device import choose_device
 from saccade.report.automatic import AutomaticReport
 from saccade.report.model_card import ModelCard, make_card
