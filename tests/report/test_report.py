@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import DataError, DataWarning, UnknownFrameError
+from saccade.fit.config_file import FitConfig
 from saccade.fit.run_folder import EVENTS
 from saccade.report.compare import Comparison
 from saccade.report.image_sections import pictures_of
@@ -217,6 +218,16 @@ def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
     html5lib.HTMLParser(strict=True).parse(page)
     assert page.count("Left out, as the time limit") == len(report.sections)
     assert "<svg" not in page
+
+
+def test_a_fit_from_a_path_is_repeated_by_its_run_folder_alone(
+    make_colours: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    folder = Path(make_colours(6)["image"][0]).parents[1]
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(folder, hyperparameters={**TINY, "epochs": 1})
+    summary = predictor.report().frames["summary"].set_index("what")["value"]
+    assert summary["Repeat it"] == f"saccade fit --config {predictor.path} --out OTHER"
+    assert FitConfig.read(predictor.path).data == str(folder)
 
 
 def test_every_section_has_a_name_of_its_own_and_is_explained_in_the_docs() -> None:

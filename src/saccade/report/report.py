@@ -96,7 +96,7 @@ class Report:
         """
         file = self._default_file if path is None else Path(path).expanduser().absolute()
         text = self.html()
-        with explained_file_errors(file):
+        with explained_file_errors(file, advice="Name a file elsewhere: report.save(path), or --out FILE"):
             if file.is_dir():
                 file = file / self._default_file.name
             file.parent.mkdir(parents=True, exist_ok=True)
