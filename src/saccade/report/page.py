@@ -64,7 +64,8 @@ def _content(report: Report, section: Section) -> Markup | None:
             return None
         if section.html is not None:
             return section.html(report.record, frame)
-        return figure(section, frame) + table(
+        note = Markup('<p class="note">{}</p>').format(frame.attrs["note"]) if frame.attrs.get("note") else Markup()
+        return note + figure(section, frame) + table(
             frame, section.title, max_rows=section.max_rows, shown_rows=section.shown_rows
         )
     except Exception as error:  # a bug in one section leaves the others

@@ -12,7 +12,7 @@ import pandas as pd
 
 from saccade.data.examples import Examples
 from saccade.errors import DataError
-from saccade.events import Event
+from saccade.events import Event, RunPlanned
 from saccade.fit.run_data import read_run_data
 from saccade.fit.run_folder import CHECKS, DATA, EVENTS, NEW, RUN, has_predictor, is_run
 from saccade.inference.pipeline import InferencePipeline
@@ -40,6 +40,9 @@ class RunRecord:
     """Of each event: the seconds that the run had used, in all of its sessions."""
     clock: list[float] = field(default_factory=list)
     """Of each event: seconds since 1970."""
+
+    mode: str | None = None
+    """Of `saccade.tune`: ``"max"`` or ``"min"``."""
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
@@ -92,6 +95,12 @@ class RunRecord:
         if self.saved is None or (self.saved.own_network is not None and self.saved.net is None):
             return None
         return InferencePipeline(self.saved)
+
+    @functools.cached_property
+    def metric(self) -> str | None:
+        """The name of the metric for model selection; None if the run has not got so far."""
+        plans = (event.metric for event in reversed(self.events) if isinstance(event, RunPlanned))
+        return self.saved.metric if self.saved is not None else next(plans, None)
 
     @property
     def problem(self) -> Problem | None:

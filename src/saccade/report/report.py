@@ -11,6 +11,8 @@ import pandas as pd
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
+from saccade.report.run_sections import COST_SECTIONS, DATA_SECTIONS, TIME_SECTIONS
+from saccade.report.search_sections import SEARCH_SECTIONS
 from saccade.report.sections import Section
 
 if TYPE_CHECKING:
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
 REPORT = "report.html"
 """Name of the file."""
 
-GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (("Result", RESULT_SECTIONS),)
+GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
+    ("Result", RESULT_SECTIONS),
+    ("Search", SEARCH_SECTIONS),
+    ("Time", TIME_SECTIONS),
+    ("Data", DATA_SECTIONS),
+    ("Cost and environment", COST_SECTIONS),
+)
 """The sections in the order of the page, under their headings."""
 
 SECTIONS = {section.name: section for _, sections in GROUPS for section in sections}

@@ -6,10 +6,12 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1f2933", "#5b6773", "#d3dae1"
@@ -33,6 +35,51 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def time_unit(seconds: float) -> tuple[float, str]:
+    """Return the unit in which an axis of so many seconds is read, in seconds, and its name."""
+    return (1.0, "s") if seconds < 180 else (60.0, "min") if seconds < 3 * 3600 else (3600.0, "h")
+
+
+def log_scale(axis: Axis) -> None:
+    """Make an axis logarithmic, with numbers in place of matplotlib's formulas."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")  # type: ignore[attr-defined]
+    low, high = axis.get_data_interval()
+    is_short = high < 30 * low
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def name_at_side(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write the names of lines at the right side of axes: each name, the end of its line (x, y), and its colour.
+
+    Names are moved apart, and are connected with the ends of their lines.
+    """
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    height = axes.get_figure().get_figheight() * 72 * 0.75  # about that of the axes, in points
+    least = 11 / height  # of the axes' height, from name to name
+    ends = sorted(ends, key=lambda end: end[2])
+    places: list[float] = []
+    for *_, y, _ in ends:
+        places.append(max((y - low) / (high - low), places[-1] + least if places else 0.0))
+    for number in range(len(places) - 1, -1, -1):  # from the top down
+        places[number] = min(places[number], 1.0 if number + 1 == len(places) else places[number + 1] - least)
+    for (name, x, y, color), place in zip(ends, places, strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            (1.03, place),
+            textcoords="axes fraction",
+            color=color,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "linestyle": ":", "shrinkA": 1, "shrinkB": 4},
+            annotation_clip=False,
+        )
 
 
 @contextlib.contextmanager
