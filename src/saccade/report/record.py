@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from saccade.study.life import StudyRecord
 from saccade.study.run_folder import reading
 from saccade.study.trial import Trial
 from saccade.tasks.problem import Problem
+from saccade.tuning.folder import ABOUT, read_about
 
 
 @dataclass(eq=False)
@@ -41,8 +42,8 @@ class RunRecord:
     clock: list[float] = field(default_factory=list)
     """Of each event: seconds since 1970."""
 
-    mode: str | None = None
-    """Of `saccade.tune`: ``"max"`` or ``"min"``."""
+    tuned: dict[str, Any] | None = None
+    """``metric`` and ``mode`` of a search of `saccade.tune`, which has no predictor; None for a fit."""
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
@@ -52,6 +53,8 @@ class RunRecord:
             if not (folder / RUN).is_file() and (folder / NEW / RUN).is_file():
                 folder = folder / NEW  # the first run there still runs
             return cls._of(folder, SavedPredictor.read(folder) if has_predictor(folder) else None)
+        if (folder / ABOUT).is_file():
+            return replace(cls._of(folder, None), tuned=read_about(folder))
         if not (folder / DESCRIPTION).is_file() and not has_predictor(folder):
             what = "is not a run folder or a saved predictor" if folder.exists() else "does not exist"
             raise DataError(f"{folder} {what}. Pass the folder of a run, or one that predictor.save() wrote")
@@ -99,6 +102,8 @@ class RunRecord:
     @functools.cached_property
     def metric(self) -> str | None:
         """The name of the metric for model selection; None if the run has not got so far."""
+        if self.tuned is not None:
+            return str(self.tuned["metric"])
         plans = (event.metric for event in reversed(self.events) if isinstance(event, RunPlanned))
         return self.saved.metric if self.saved is not None else next(plans, None)
 

@@ -9,6 +9,7 @@ from saccade.events import RunPlanned, Warned
 from saccade.report.record import RunRecord
 from saccade.report.sections import Section
 from saccade.selection.summary import leaderboard, trial_rows
+from saccade.tuning.result import TuneResult
 
 
 def summary_frame(record: RunRecord) -> pd.DataFrame:
@@ -31,7 +32,9 @@ def _summary_html(_: RunRecord, frame: pd.DataFrame) -> Markup:
 
 
 def leaderboard_frame(record: RunRecord) -> pd.DataFrame | None:
-    """Return the leaderboard, as `ImagePredictor.leaderboard` does."""
+    """Return the leaderboard, as `ImagePredictor.leaderboard` and `TuneResult.leaderboard` do."""
+    if record.tuned is not None:
+        return TuneResult.of(record.trials, record.tuned["metric"], record.tuned["mode"], record.folder).leaderboard()
     if record.saved is not None:
         return leaderboard(record.saved.trials, record.saved.trial_weights)
     return leaderboard(trial_rows(record.trials), {}) if record.trials else None

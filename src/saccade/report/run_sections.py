@@ -88,7 +88,12 @@ def seconds_plot(frame: pd.DataFrame) -> Figure:
     unit_s, unit = time_unit(frame["seconds"].sum())
     colors = [MUTED if part in ("idle", "overhead", "earlier") else SERIES[0] for part in rows["part"]]
     bars = axes.barh(rows["part"], rows["seconds"] / unit_s, color=colors)
-    texts = [f"{seconds / unit_s:.3g} {unit} · {part:.0f} %" for seconds, part in zip(rows["seconds"], rows["percent"], strict=True)]
+    texts = [
+        f"{seconds / unit_s:.2g} {unit} · {'<1' if part < 0.5 else f'{part:.0f}'} %"
+        if seconds < 0.1 * unit_s
+        else f"{seconds / unit_s:,.1f} {unit} · {'<1' if part < 0.5 else f'{part:.0f}'} %"
+        for seconds, part in zip(rows["seconds"], rows["percent"], strict=True)
+    ]
     axes.bar_label(bars, texts, padding=3, color=INK)
     axes.margins(x=0.2)
     axes.grid(visible=False, axis="y")
@@ -281,6 +286,8 @@ def sizes_plot(frame: pd.DataFrame) -> Figure:
 
 
 def _draw_histogram(axes: Axes, values: pd.Series, counts: pd.Series) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     low, high = values.min(), values.max()
     if high > 8 * low:
         log_scale(axes.xaxis)
@@ -288,8 +295,8 @@ def _draw_histogram(axes: Axes, values: pd.Series, counts: pd.Series) -> None:
     else:
         middle, half = (low + high) / 2, max((high - low) / 2, 0.05 * high)
         edges = np.linspace(middle - half, middle + half, 21)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.hist(values, edges, weights=counts, color=SERIES[0], alpha=0.8)
-    axes.xaxis.set_major_locator(axes.xaxis.get_major_locator())
 
 
 def _sizes_summary(frame: pd.DataFrame) -> str:

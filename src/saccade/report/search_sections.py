@@ -26,6 +26,7 @@ NUM_DRAWN = 12  # hyperparameters in a figure; the frame has all
 NUM_CHOICES = 12  # choices of a hyperparameter in a figure; the others are drawn as one
 MANY_TRIALS = 40  # from which on the marks of unnamed trials are small
 MIN_TRIALS, TRIALS_EACH = 10, 3  # trials for importances: at least, and for each hyperparameter
+NUM_TREES, MAX_DEPTH = 32, 5  # of the forest of fANOVA, whose time grows with the square of the number of its nodes
 NOT_SET = "not set"  # the value of a hyperparameter of another branch of a conditional space
 OTHERS = "other values"
 
@@ -45,9 +46,8 @@ def with_metric(frame: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
     name = record.metric or "score"
     reports = [report for trial in record.trials for report in trial.reports if report.score]
     frame.attrs["metric"] = name
-    frame.attrs["lower_is_better"] = record.mode == "min" or (
-        record.mode is None and any(report.metrics.get(name) == -report.score for report in reports)
-    )
+    is_error = any(report.metrics.get(name) == -report.score for report in reports)
+    frame.attrs["lower_is_better"] = is_error if record.tuned is None else record.tuned["mode"] == "min"
     return frame
 
 
@@ -64,11 +64,12 @@ def score_label(frame: pd.DataFrame) -> str:
 def curves_frame(record: RunRecord) -> pd.DataFrame | None:
     """Return a row for each report of each trial: its score, when it came in seconds of the run, and what happened.
 
+    The index is the position of the report in the event log.
     ``mark`` is ``promoted`` if the trial was paused after this epoch and trained further, or else the status of a trial
     whose last job ended with it.
     """
     rows: dict[int, dict[int, dict[str, Any]]] = {}  # by trial and epoch
-    for event, time_s in zip(record.events, record.times_s, strict=True):
+    for position, (event, time_s) in enumerate(zip(record.events, record.times_s, strict=True)):
         of_trial = rows.setdefault(getattr(event, "trial", -1), {})
         last = of_trial[max(of_trial)] if of_trial else None
         match event:
@@ -80,6 +81,7 @@ def curves_frame(record: RunRecord) -> pd.DataFrame | None:
                     "seconds": event.seconds,
                     "time_s": time_s,
                     "mark": "",
+                    "event": position,
                 }
             case TrialRestarted():
                 rows[event.trial] = {epoch: row for epoch, row in of_trial.items() if epoch <= event.after_epoch}
@@ -90,7 +92,7 @@ def curves_frame(record: RunRecord) -> pd.DataFrame | None:
             case JobFailed() if last is not None:
                 last["mark"] = Status.FAILED.value
     flat = [row for number in sorted(rows) for row in rows[number].values()]
-    return with_metric(pd.DataFrame(flat), record) if flat else None
+    return with_metric(pd.DataFrame(flat).set_index("event"), record) if flat else None
 
 
 def named_trials(frame: pd.DataFrame) -> dict[int, str]:
@@ -121,7 +123,7 @@ def curves_plot(frame: pd.DataFrame) -> Figure:
     for kind, (marker, text) in MARKS.items():
         if (rows := kinds == kind).any():
             points = drawn[rows]
-            axes.scatter(points["epoch"], points["value"], sizes[rows], points["color"], marker, lw=0, zorder=4)
+            axes.scatter(points["epoch"], points["value"], sizes[rows], points["color"], marker=marker, lw=0, zorder=4)
             handles.append(Line2D([], [], linestyle="", marker=marker, color=MUTED, label=text))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch (0: linear probe, before any training)" if (frame["epoch"] == 0).any() else "epoch")
@@ -137,7 +139,7 @@ def best_frame(record: RunRecord) -> pd.DataFrame | None:
     curves = curves_frame(record)
     if curves is None:
         return None
-    by_time = curves.sort_values("time_s", kind="stable")
+    by_time = curves.sort_index()
     is_better = by_time["score"] > by_time["score"].cummax().shift(fill_value=-np.inf)
     frame = by_time.loc[is_better, ["time_s", "trial", "epoch", "score"]].reset_index(drop=True)
     frame.attrs = {**curves.attrs, "end_s": record.times_s[-1]}
@@ -264,40 +266,29 @@ def importance_frame(record: RunRecord) -> pd.DataFrame | None:
 def _importances(wide: pd.DataFrame, scales: pd.Series, scores: pd.Series) -> tuple[float, dict[str, float]]:
     """Return the variance of out-of-bag scores that a forest explains, and the importances of fANOVA."""
     import optuna  # slow to import, as the next one
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+    from optuna.distributions import BaseDistribution, FloatDistribution
     from sklearn.ensemble import RandomForestRegressor
 
-    distributions: dict[str, BaseDistribution] = {}
-    columns = {}
-    for name, scale in scales.items():
-        column = wide[name]
-        if scale == "choice":
-            distributions[str(name)] = CategoricalDistribution(sorted(set(column)))
-            columns |= {(name, value): column == value for value in sorted(set(column))}
-        else:
-            numbers = column.astype(float)
-            distributions[str(name)] = FloatDistribution(numbers.min(), numbers.max(), log=scale == "log")
-            columns[name] = np.log(numbers) if scale == "log" else numbers
-    forest = RandomForestRegressor(100, oob_score=True, random_state=0).fit(
-        np.column_stack([np.asarray(column, float) for column in columns.values()]), scores
-    )
+    # Choices are numbered: the time of Optuna's evaluator is exponential in the number of choices of a categorical one.
+    numbers = wide.apply(lambda column: column.rank(method="dense") if scales[column.name] == "choice" else column)
+    numbers = numbers.astype(float)
+    distributions: dict[str, BaseDistribution] = {
+        str(name): FloatDistribution(numbers[name].min(), numbers[name].max(), log=scale == "log")
+        for name, scale in scales.items()
+    }
+    forest = RandomForestRegressor(100, oob_score=True, random_state=0).fit(numbers.to_numpy(), scores)
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # or it prints that there is a new study
     try:
         study = optuna.create_study(direction="maximize")
     finally:
         optuna.logging.set_verbosity(verbosity)
+    rows = zip(numbers.to_dict("records"), scores, strict=True)
     study.add_trials(
-        optuna.create_trial(
-            params={
-                name: row[name] if scales[name] == "choice" else float(row[name]) for name in distributions
-            },
-            distributions=distributions,
-            value=float(scores[trial]),
-        )
-        for trial, row in wide.iterrows()
-    )  # fmt: skip
-    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=64, seed=0)
+        optuna.create_trial(params={str(name): value for name, value in row.items()}, distributions=distributions, value=score)
+        for row, score in rows
+    )
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=NUM_TREES, max_depth=MAX_DEPTH, seed=0)
     return float(forest.oob_score_), optuna.importance.get_param_importances(study, evaluator=evaluator)
 
 
@@ -388,10 +379,10 @@ def slices_plot(frame: pd.DataFrame) -> Figure:
         axes = band.subplots()
         axes.scatter(in_units(rows), positions, size, SERIES[0], alpha=0.7, linewidths=0)
         means = in_units(rows).groupby(positions).mean()
-        axes.scatter(means, means.index, 90, INK, "|", linewidths=1.6)
+        axes.scatter(means, means.index, 90, INK, marker="|", linewidths=1.6)
         axes.set_yticks([place for place, _ in ticks], [shortened(text) for _, text in ticks])
         axes.set_ylim(-0.6, len(ticks) - 0.4)
-        axes.set_title(f"{shortened(name)}  (|: mean)", loc="left")
+        axes.set_title(f"{shortened(name)} (bar: mean)", loc="left")
         axes.set_xlabel(score_label(frame), fontsize=8)
     return figure
 
@@ -409,7 +400,7 @@ def coordinates_plot(frame: pd.DataFrame) -> Figure:
     axes.set_axis_off()
     left, places = 0.1, []  # left of it are hyperparameters that are not set
     for level, (name, rows) in enumerate(rows_of):
-        positions, ticks, scale = _positions(rows.set_index("trial"))
+        positions, ticks, scale = _positions(rows[rows["value"] != NOT_SET].set_index("trial"))
         if scale != "choice":
             ends = positions.min(), positions.max()
             ticks = [(value, f"{value:.4g}") for value in ends]
@@ -419,13 +410,13 @@ def coordinates_plot(frame: pd.DataFrame) -> Figure:
         def along(value: Any, change: Any = change, low: float = low, high: float = high) -> Any:
             return left + (1 - left) * (change(value) - low) / ((high - low) or 1.0)
 
-        place = pd.Series(along(positions.to_numpy(float)), positions.index).fillna(0.0)
-        places.append(place.reindex(scores.index))
+        place = pd.Series(along(positions.to_numpy(float)), positions.index).reindex(scores.index, fill_value=0.0)
+        places.append(place)
         axes.plot([left, 1], [level, level], color=MUTED, lw=1, zorder=2)
         axes.text(0, level - 0.16, shortened(name, 48) + " (log scale)" * (scale == "log"), va="bottom", fontsize=9)
         if (place == 0.0).any():
             ticks = [*ticks, (np.nan, NOT_SET)]
-        of_best = [float(place[trial]) for trial in colors if trial in place.index]
+        of_best = [float(place[trial]) for trial in colors]
         marks = [(0.0 if np.isnan(value) else float(along(value)), text) for value, text in ticks]
         marks.sort(key=lambda mark: min((abs(mark[0] - x) for x in of_best), default=1.0) > 1e-9)
         taken: list[tuple[float, float]] = []
@@ -438,7 +429,7 @@ def coordinates_plot(frame: pd.DataFrame) -> Figure:
                 axes.text(start + width / 2, level + 0.1, shortened(text, 20), color=MUTED, fontsize=8, ha="center", va="top")
     lines = np.stack([np.column_stack([[place[trial] for place in places], range(len(places))]) for trial in scores.index])
     is_named = np.array([trial in colors for trial in scores.index])
-    alpha = 0.15 if len(scores) > MANY_TRIALS else 0.4
+    alpha = max(0.06, min(0.4, 16 / len(scores)))
     axes.add_collection(LineCollection(lines[~is_named], colors=MUTED, linewidths=0.8, alpha=alpha, zorder=1))
     of_named = [colors[trial] for trial in scores.index[is_named]]
     axes.add_collection(LineCollection(lines[is_named], colors=of_named, linewidths=1.8, zorder=3))
