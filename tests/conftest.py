@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -46,9 +47,21 @@ def react_to_ctrl_c() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep the tests' decoded images out of the user's cache."""
+    """Keep the tests' decoded images out of the user's cache, and do not wait until files have reached the disk.
+
+    That matters when the power fails. Tests kill processes, whose files the system keeps.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SACCADE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_reports_unless_asked() -> Iterator[None]:
+    """Let fits write a report only with `report=True`: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("saccade.fit.reporting.REPORT_FROM_S", float("nan"))
         yield
 
 

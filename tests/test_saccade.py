@@ -39,6 +39,7 @@ def test_the_public_names_are_exactly_these():
         "SaccadeError",
         "TuneResult",
         "__version__",
+        "compare",
         "errors",
         "scheduler",
         "searcher",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from saccade.data.dataset import ImageDataset
     from saccade.predictor import ImagePredictor
     from saccade.predictor.estimators import ImageClassifier, ImageRegressor
+    from saccade.report.compare import compare
     from saccade.tuning import TuneResult, tune
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SaccadeError",
     "TuneResult",
     "__version__",
+    "compare",
     "errors",
     "scheduler",
     "searcher",
@@ -48,6 +50,7 @@ _LAZY = {
     "ImagePredictor": "saccade.predictor.predictor",
     "ImageRegressor": "saccade.predictor.estimators",
     "TuneResult": "saccade.tuning",
+    "compare": "saccade.report.compare",
     "scheduler": "saccade.scheduler",
     "searcher": "saccade.searcher",
     "tune": "saccade.tuning",

@@ -44,6 +44,8 @@ class RunStarted(Event):
     """Versions and machine of the process, such as ``{"Python": "3.12.1"}``."""
     scales: dict[str, str] = field(default_factory=dict)
     """``"linear"``, ``"log"`` or ``"choice"`` of each hyperparameter that is searched; see `flat_form.scales`."""
+    elapsed_s: float = 0.0
+    """Seconds of the time limit that are used already, by earlier sessions as well."""
 
 
 @dataclass(frozen=True)

@@ -163,4 +163,6 @@ def test_a_whole_fit_from_a_file_in_a_real_process(splits, tmp_path):
     command = [sys.executable, "-m", "saccade", "fit", "--config", "my.toml", "--out", "run"]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (run.returncode, "Traceback" in run.stderr) == (0, False), run.stderr
-    assert run.stdout.splitlines()[-1] == f"run {tmp_path / 'run'}"
+    file = tmp_path / "run" / "report.html"
+    assert run.stdout.splitlines()[-2:] == [f"run {tmp_path / 'run'}", f"report {file}"]
+    assert f"saccade fit --config {tmp_path / 'run'} --out OTHER" in file.read_text()

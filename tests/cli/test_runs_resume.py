@@ -36,10 +36,11 @@ def test_an_interrupted_run_is_finished_and_shown(saccade, splits, tmp_path):
     result = saccade("resume", run)
     assert result.exit_code == 0, result.stderr
     assert "completed" in result.stdout
-    assert result.stdout.endswith(f"run {run}\n")
+    places = f"run {run}\nno report was written; write it: saccade report {run}\n"
+    assert result.stdout.endswith(places)
     assert len(ImagePredictor.load(run).leaderboard()) == 2
     shown = saccade("resume", run, "--verbosity", "0")
-    assert (shown.exit_code, shown.stdout) == (0, f"run {run}\n")
+    assert (shown.exit_code, shown.stdout) == (0, places)
 
 
 def test_the_time_limit_of_the_whole_run_can_be_changed(saccade, splits, tmp_path):

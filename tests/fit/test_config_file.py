@@ -45,6 +45,7 @@ ALL = FitConfig(
     nthreads_per_trial=1,
     ngpus_per_trial=0,
     executor="inline",
+    report=False,
     verbosity=3,
     hyperparameters={
         "model": Categorical("resnet18", "a,b"),

@@ -27,9 +27,9 @@ from saccade.fit.time_budget import (
     SELECTION_FRACTION,
     FinishingReserve,
     TimeBudget,
-    TimeUse,
     too_short,
 )
+from saccade.study.time_use import TimeUse
 from saccade.study.trial import Trial
 
 

@@ -123,6 +123,7 @@ def test_another_predictor_is_chosen_saved_and_loaded(
     loaded = ImagePredictor.load(tmp_path / "small", verbosity=0)
     pd.testing.assert_frame_equal(loaded.predict_proba(data), chosen.predict_proba(data))
     assert loaded.fit_summary() == summary
+    assert len(loaded.report().record.trials) == len(board)
     with pytest.raises(HyperparameterError, match="nothing to choose from"):
         loaded.choose()
 

@@ -19,7 +19,7 @@ from saccade.errors import SavedPredictorError
 from saccade.inference.feature_bank import FEATURES
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import Postprocessing
-from saccade.inference.saved import DESCRIPTION, SPLIT, SavedPredictor
+from saccade.inference.saved import DESCRIPTION, HISTORY, SPLIT, SavedPredictor
 from saccade.inference.validation import VALIDATION
 from saccade.selection import combination
 from saccade.selection.ensemble import Evaluation
@@ -87,6 +87,7 @@ def test_the_result_may_be_an_ensemble_which_is_reported(run: ImagePredictor) ->
     assert (summary["valid_score"], summary["valid_acc"]) == (0.75, 0.75)
     assert files(Path(run.path) / "predictor") == [
         FEATURES,
+        HISTORY,
         "members/0001.safetensors",
         DESCRIPTION,
         SPLIT,
@@ -170,6 +171,7 @@ def test_without_ensemble_one_network_is_kept(frame: pd.DataFrame, tiny: dict[st
     assert "chosen" in summary["valid_score_how"]
     assert files(Path(predictor.path) / "predictor") == [
         FEATURES,
+        HISTORY,
         DESCRIPTION,
         SPLIT,
         VALIDATION,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import html5lib
@@ -13,9 +15,10 @@ from typer.testing import CliRunner
 
 from saccade import ImagePredictor
 from saccade.cli import app
-from saccade.errors import DataError, UnknownFrameError
+from saccade.errors import DataError, DataWarning, UnknownFrameError
+from saccade.fit.run_folder import EVENTS
 from saccade.report.page import figure, table
-from saccade.report.report import Report
+from saccade.report.report import SECTIONS, Report
 from saccade.report.sections import Section
 from saccade.report.style import SERIES, new_figure
 
@@ -27,12 +30,17 @@ ODD = {"blue": "<b>'bold' & \"$x$\"</b>", "green": "عربي", "red": "🍎\n`co
 def fitted(make_colours_once: Callable[..., pd.DataFrame], tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
     images = make_colours_once(20, tuple(ODD))
     predictor = ImagePredictor(path=tmp_path_factory.mktemp("run") / "run", verbosity=0)
-    return predictor.fit(images.assign(label=images["label"].map(ODD)), hyperparameters=TINY, holdout_frac=0.3)
+    return predictor.fit(
+        images.assign(label=images["label"].map(ODD)), hyperparameters=TINY, holdout_frac=0.3, report=True
+    )
 
 
 def test_the_page_is_valid_html_without_scripts_and_links_to_others(fitted: ImagePredictor, tmp_path: Path) -> None:
     report = Report.read(fitted.path)
     page = report.save(tmp_path / "new" / "report.html").read_text(encoding="utf-8")
+    of_fit = (Path(fitted.path) / "report.html").read_text(encoding="utf-8")
+    html5lib.HTMLParser(strict=True).parse(of_fit)
+    assert fitted.pipeline.saved.result in of_fit
     html5lib.HTMLParser(strict=True).parse(page)
     assert "<script" not in page
     assert "http" not in page.replace("http://www.w3.org", "")
@@ -86,6 +94,10 @@ def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
     fitted: ImagePredictor, tmp_path: Path
 ) -> None:
     saved = fitted.save(tmp_path / "saved")
+    there, here = (Report.read(folder).record for folder in (fitted.path, saved))
+    assert there.events == here.events
+    assert there.times_s == here.times_s
+    assert [len(trial.reports) for trial in here.trials] == [2]
     for folder in (fitted.path, saved):
         result = CliRunner().invoke(app, ["report", folder, "--out", str(tmp_path / "a.html")])
         assert (result.exit_code, result.output) == (0, f"report {tmp_path / 'a.html'}\n")
@@ -95,3 +107,79 @@ def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
     assert result.exit_code == 2
     assert result.output.startswith("saccade: ")
     assert len(result.output.splitlines()) == 1
+
+
+def test_the_summary_says_what_was_asked_and_how_to_repeat_it(fitted: ImagePredictor) -> None:
+    summary = fitted.report().frames["summary"].set_index("what")["value"]
+    assert summary["Asked"].startswith(
+        "multiclass (3 different labels, not numbers), metric accuracy; 42 training images"
+    )
+    assert summary["Result"] == fitted.pipeline.saved.result
+    assert summary["Repeat it"] == f"saccade fit DATA --config {fitted.path} --out OTHER"
+    names = {"ImagePredictor": lambda **given: given or Asked, "Asked": Asked}
+    given = eval(summary["In Python"], names, {"train_data": None})
+    assert given["holdout_frac"] == 0.3
+    assert TINY.items() <= given["hyperparameters"].items()
+
+
+class Asked:
+    @staticmethod
+    def fit(train_data: object, **given: object) -> dict[str, object]:
+        return given
+
+
+def test_a_run_without_a_predictor_has_a_report(fitted: ImagePredictor, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(fitted.path, run)
+    shutil.rmtree(run / "predictor")
+    log = run / EVENTS
+    lines = log.read_text().splitlines(keepends=True)
+    for num in (len(lines), next(row for row, line in enumerate(lines) if "epoch_done" in line) + 1, 3, 1, 0):
+        log.write_text("".join(lines[:num]) + '{"cut short')  # another process writes it
+        report = Report.read(run)
+        assert "The run has no predictor" in report.frames["summary"].set_index("what")["value"]["Result"]
+        assert ("leaderboard" in report.frames) == (num > 3)
+        html5lib.HTMLParser(strict=True).parse(report.html())
+    (run / "events.jsonl").unlink()
+    html5lib.HTMLParser(strict=True).parse(Report.read(run).html())
+
+
+def test_a_long_leaderboard_is_folded() -> None:
+    frame = pd.DataFrame({"trial": range(500), "score_val": 0.5})
+    shown = table(frame, "Leaderboard", max_rows=10_000, shown_rows=30)
+    first, rest = shown.split("<details>")
+    assert (first.count('<th scope="row"'), rest.count('<th scope="row"')) == (30, 470)
+    assert "400 more rows are not shown" in table(frame, "Leaderboard")
+
+
+def test_a_place_that_cannot_be_written_is_an_error_of_one_line(fitted: ImagePredictor, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = CliRunner().invoke(app, ["report", fitted.path, "--out", str(tmp_path / "file" / "a.html")])
+    assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+
+
+def test_a_section_that_fails_is_a_warning_and_leaves_the_others(
+    fitted: ImagePredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    section = replace(SECTIONS["summary"], frame=fail)
+    monkeypatch.setitem(SECTIONS, "summary", section)
+    report = fitted.report()
+    with pytest.warns(
+        DataWarning, match="The section 'Summary' of the report cannot be made: ZeroDivisionError: a bug"
+    ):
+        page = report.html()
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert page.count("ZeroDivisionError") == 1
+    assert "Leaderboard" in page
+
+
+def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
+    report = fitted.report()
+    report.record.seconds_left = lambda: 0.0
+    page = report.html()
+    html5lib.HTMLParser(strict=True).parse(page)
+    assert page.count("Left out, as the time limit") == len(SECTIONS)
+    assert "<svg" not in page

@@ -14,8 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import saccade
-from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobStarted, RunStarted, TrialCreated
-from saccade.events import TrialRestarted
+from saccade.events import (
+    Decision,
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    RunStarted,
+    TrialCreated,
+    TrialRestarted,
+)
 from saccade.report.record import RunRecord
 from saccade.report.report import Report
 from saccade.report.search_sections import (
@@ -176,7 +185,11 @@ def test_importances_are_not_guessed(scores: list[float], note: str) -> None:
 
 
 def test_values_that_a_branch_lacks_are_not_set_and_odd_values_are_text() -> None:
-    configs: list[dict[str, Any]] = [{"a": 1, "b": {"c": [1, 2]}}, {"a": None, "b": "none"}, {"a": 2.5, "b": {"c": [1, 3]}}]
+    configs: list[dict[str, Any]] = [
+        {"a": 1, "b": {"c": [1, 2]}},
+        {"a": None, "b": "none"},
+        {"a": 2.5, "b": {"c": [1, 3]}},
+    ]
     frame = hyperparameters_frame(trials_of([0.1, 0.2, 0.3], configs))
     assert frame is not None
     assert frame.groupby("hyperparameter")["value"].agg(list).to_dict() == {

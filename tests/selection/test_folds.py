@@ -20,7 +20,7 @@ from saccade.errors import DataError
 from saccade.events import EpochDone
 from saccade.fit.time_budget import FinishingReserve
 from saccade.inference.feature_bank import FEATURES
-from saccade.inference.saved import DESCRIPTION, SPLIT
+from saccade.inference.saved import DESCRIPTION, HISTORY, SPLIT
 from saccade.inference.validation import VALIDATION
 from saccade.selection.folds import OUTPUTS, TRAIN_ONLY, FoldCosts, FoldTrainable, fold_numbers
 from saccade.study.trial import Decision, Job, Reporter
@@ -152,6 +152,7 @@ def test_the_networks_of_folds_are_averaged_and_evaluated_on_all_images(
     members = [f"members/{number:04d}.safetensors" for number in (1, 2)]
     assert files(Path(predictor.path) / "predictor") == [
         FEATURES,
+        HISTORY,
         *members,
         DESCRIPTION,
         SPLIT,

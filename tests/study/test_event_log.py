@@ -292,7 +292,7 @@ class TestErrors:
 
     def test_a_newer_version_is_refused(self, path):
         write(path)
-        path.write_bytes(path.read_bytes().replace(b'"version":2', b'"version":3'))
+        path.write_bytes(path.read_bytes().replace(b'"version":3', b'"version":4'))
         with pytest.raises(JournalError, match="written by a newer version"):
             list(EventLog(path))
 

@@ -108,7 +108,7 @@ class TestAnyEvent:
         whole = run(tmp_path_factory.mktemp("whole"), scheduler=scheduler)
 
         @given(lives=st.lists(st.integers(1, 40), max_size=12))
-        @settings(max_examples=30, deadline=None)
+        @settings(max_examples=30)
         def check(lives):
             folder, executor = tmp_path_factory.mktemp("parts"), Files()
             for num_events in lives:
@@ -123,7 +123,7 @@ class TestAnyEvent:
         check()
 
     @given(data=st.data(), num_workers=st.integers(2, 4))
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     def test_several_workers_train_nothing_twice_and_all_that_there_is(
         self, tmp_path_factory, scheduler, data, num_workers
     ):
@@ -212,14 +212,19 @@ class TestWhatIsTold:
 
 
 class TestCheckpoints:
-    def interrupted(self, tmp_path, executor=None):
-        """Interrupt the search in the fourth epoch of a trial; return its number."""
-        for num_events in range(4, 200):
-            folder = tmp_path / str(num_events)
-            study = run(folder, num_events, executor=executor() if executor else None)
-            if study.trials[-1].num_epochs == 4 and study.trials[-1].config["epochs"] == 9:
-                return folder, study.trials[-1]
-        raise AssertionError
+    def interrupted(self, tmp_path, executor=Files):
+        """Interrupt the search in the fourth epoch of a trial; return its folder and the trial."""
+        events = []
+        whole = run(tmp_path / "uninterrupted", executor=executor(), listeners=[events.append])
+        number = next(trial.number for trial in whole.trials if trial.num_epochs == 9)
+        num_events = 1 + next(
+            row
+            for row, event in enumerate(events)
+            if (event.kind, event.trial) == ("epoch_done", number) and event.epoch == 4
+        )
+        study = run(tmp_path / "run", num_events, executor=executor())
+        assert (study.trials[-1].number, study.trials[-1].num_epochs) == (number, 4)
+        return tmp_path / "run", study.trials[-1]
 
     def test_training_continues_from_the_last(self, tmp_path):
         folder, trial = self.interrupted(tmp_path)
@@ -340,6 +345,7 @@ class Halving(FIFOScheduler):
 
 class TestTime:
     def test_without_time_what_was_running_is_left_paused_with_its_reports(self, tmp_path):
+        whole = outcome(run(tmp_path / "whole").trials)
         for num_events in range(1, 25):
             folder = tmp_path / str(num_events)
             before = run(folder, num_events)
@@ -352,7 +358,7 @@ class TestTime:
             assert outcome(study.trials)[:-1] == outcome(before.trials)[:-1]
             assert study.trials[-1].reports == before.trials[-1].reports
             later = run(folder)
-            assert outcome(later.trials) == outcome(run(tmp_path / f"{num_events} whole").trials)
+            assert outcome(later.trials) == whole
 
     def test_one_trial_is_trained_even_without_time_so_that_there_is_a_result(self, tmp_path):
         run(tmp_path, 1)

@@ -6,18 +6,21 @@ arguments appear at once.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from saccade._version import __version__
-from saccade.cli.apps import demo, doctor, models, sample_data
+from saccade.cli.apps import demo, doctor, models, sample_data, schema
 from saccade.cli.check import check
+from saccade.cli.compare import compare
 from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
+from saccade.cli.output import Write, is_asked, json_lines, with_json
 from saccade.cli.predict import explain, predict
 from saccade.cli.report import report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
@@ -29,6 +32,8 @@ from saccade.errors import SaccadeError, explained_file_errors
 from saccade.events import warnings_in
 
 WRONG = 2  # exit code of a command that failed
+
+_UsageError: Any = typer.BadParameter.__bases__  # of arguments that cannot be parsed
 
 
 class _Commands(TyperGroup):
@@ -45,15 +50,46 @@ class _Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         warnings.formatwarning = lambda message, *_, **__: f"warning: {in_cli_words(str(message))}\n"
-        try:
-            with warnings_in(in_cli_words), explained_file_errors():
-                return super().invoke(ctx)
-        except BrokenPipeError:  # the reader of the output has closed it
+        with json_lines() if is_asked(ctx.args) else contextlib.nullcontext() as write:
+            with _shown_errors(write), warnings_in(in_cli_words), explained_file_errors():
+                result = super().invoke(ctx)
+                result = result() if callable(result) and write else result
+            if write:
+                write(result.model_dump())
+        if exit_code := getattr(result, "exit_code", 0):
+            raise typer.Exit(exit_code)
+
+
+@contextlib.contextmanager
+def _shown_errors(write: Write | None) -> Iterator[None]:
+    """Context whose errors are a paragraph on standard error; `write` gets them as well."""
+    try:
+        yield
+    except (BrokenPipeError, typer.Exit):  # the reader of the output has closed it; help was shown
+        raise
+    except BaseException as error:
+        is_known = isinstance(error, (SaccadeError, OSError))
+        text = str(error).partition("\n\n")[0]  # without a trial's traceback, which is in the run's events as well
+        text = in_cli_words(text) if isinstance(error, SaccadeError) else text
+        if write:
+            write(_failure(error, text))
+        if not is_known:
             raise
-        except (SaccadeError, OSError) as error:
-            text = str(error).partition("\n\n")[0]  # without a trial's traceback, which is in the run's events as well
-            typer.echo(f"saccade: {in_cli_words(text) if isinstance(error, SaccadeError) else text}", err=True)
-            raise typer.Exit(WRONG) from None
+        typer.echo(f"saccade: {text}", err=True)
+        raise typer.Exit(WRONG) from None
+
+
+def _failure(error: BaseException, text: str) -> dict[str, Any]:
+    """Return an error as a line of JSON."""
+    from saccade.cli.results import Failure
+
+    code, advice = type(error).__name__, None
+    if isinstance(error, _UsageError):
+        code, text, context = "UsageError", error.format_message(), error.ctx
+        advice = f"saccade {context.info_name} --help" if context and context.parent else "saccade --help"
+    elif isinstance(error, KeyboardInterrupt):
+        text = "interrupted"
+    return Failure.make(code=code, message=text, advice=advice).model_dump()
 
 
 app = typer.Typer(
@@ -80,6 +116,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "report": report,
     "choose": choose,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "explain": explain,
     "export": export,
@@ -88,9 +125,13 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "push": push,
     "models": models,
     "doctor": doctor,
+    "schema": schema,
 }
+PROTOCOLS: set[str] = set()  # commands whose standard output is a protocol, so that they have no --json
+
 for name, command in _COMMANDS.items():
-    app.command(name, help=fit.__doc__ if command is _fit_stub else None)(command)
+    made = command if name in PROTOCOLS else with_json(command)
+    app.command(name, help=fit.__doc__ if command is _fit_stub else None)(made)
 
 
 def _show_version(is_wanted: bool) -> None:

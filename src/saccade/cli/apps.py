@@ -1,42 +1,44 @@
-"""``saccade demo``, ``doctor``, ``sample-data`` and ``models``."""
+"""``saccade demo``, ``doctor``, ``sample-data``, ``models`` and ``schema``."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from saccade.errors import UnknownModelError
-
-PROBLEM = 1  # exit code if a fit would fail
+from saccade.errors import UnknownModelError, UnknownNameError
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the images, the run and the pictures.")] = Path("saccade_demo"),
-) -> None:
+) -> Any:
     """Classify photographs by pretrained features, and search two small networks on handwritten digits."""
-    from saccade.apps.demo import run_demo
+    from saccade.apps.demo import PHOTOGRAPHS, PREDICTIONS, WHY, run_demo
+    from saccade.cli.results import DemoResult
 
-    run_demo(out)
+    scores = run_demo(out)
+    figures = [out / name for name in (PHOTOGRAPHS, PREDICTIONS, WHY)]
+    return DemoResult.make(scores=scores, runs=[out / "photographs_run", out / "run"], figures=figures)
 
 
-def doctor() -> None:
+def doctor() -> Any:
     """Check this machine: device, memory, disk, weights, image formats.
 
     The exit code is 1 if there is a problem that would make a fit fail.
     """
     from saccade.apps.doctor import examine
     from saccade.cli.printing import print_remark
+    from saccade.cli.results import DoctorResult
     from saccade.report.tables import output_console
 
     console = output_console()
-    verdicts = set()
+    facts = []
     for fact in examine():
-        verdicts.add(fact.verdict)
+        facts.append(fact)
         print_remark(console, fact.verdict, fact.name, [fact.text], fact.advice)
-    if "problem" in verdicts:
-        raise typer.Exit(PROBLEM)
+    return DoctorResult.make(facts=facts)
 
 
 def sample_data(
@@ -48,21 +50,25 @@ def sample_data(
         bool,
         typer.Option("--all", help="Write beside it what the documentation uses: shop.zip, tables of labels, new.jpg."),
     ] = False,
-) -> None:
+) -> Any:
     """Write a small photo set to try Saccade on: flowers, portraits and temples.
 
     The images are square parts of three photographs that scikit-learn and matplotlib contain.
     """
     from saccade.apps.sample_data import SOURCES, write_documented_files, write_photos
+    from saccade.cli.results import SampleDataResult
 
     paths = write_photos(folder, num_images)
     typer.echo(f"{len(paths)} photos of {len(SOURCES)} classes written to {folder}")
-    if all_files:
-        for path in write_documented_files(folder):
-            typer.echo(f"also written: {path}")
-    for source in SOURCES.values():
-        typer.echo(source.credit)
+    others = write_documented_files(folder) if all_files else []
+    for path in others:
+        typer.echo(f"also written: {path}")
+    credits = [source.credit for source in SOURCES.values()]  # noqa: A001
+    typer.echo("\n".join(credits))
     typer.echo(f"To train on them: saccade fit {folder} --time-limit 60 --out run")
+    return SampleDataResult.make(
+        folder=folder, classes=list(SOURCES), num_images=len(paths), also_written=others, credits=credits
+    )
 
 
 def models(
@@ -73,8 +79,9 @@ def models(
     detailed: Annotated[
         bool, typer.Option("--detailed", help="Show where the weights are, their licence, size and accuracy.")
     ] = False,
-) -> None:
+) -> Any:
     """List the networks that can be searched."""
+    from saccade.cli.results import ModelsResult
     from saccade.models.catalogue import list_models
 
     names = list_models(pattern, license=None if license is None else license.split(","))
@@ -84,7 +91,21 @@ def models(
     if detailed:
         from saccade.models.listing import models_table
 
-        typer.echo(models_table(names).to_string(index=False))
-        return
-    for name in names:
-        typer.echo(name)
+        table = models_table(names)
+        typer.echo(table.to_string(index=False))
+        return ModelsResult.make(models=table.to_dict("records"))
+    typer.echo("\n".join(names))
+    return ModelsResult.make(models=[{"model": name} for name in names])
+
+
+def schema(
+    command: Annotated[str | None, typer.Argument(help="A command.  [default: all of them]")] = None,
+) -> Any:
+    """Print the JSON Schema of the lines that a command writes with --json."""
+    from saccade.cli.results import RESULTS, SchemaResult, schema_of
+
+    if command is not None and command not in RESULTS:
+        raise UnknownNameError.of("command", command, RESULTS)
+    schemas = {name: schema_of(name) for name in RESULTS if command in (None, name)}
+    typer.echo(json.dumps(schemas if command is None else schemas[command], indent=2))
+    return SchemaResult.make(schemas=schemas)

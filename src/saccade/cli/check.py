@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from saccade.cli.inputs import TableColumns
     from saccade.data.checks import CheckReport
     from saccade.data.dataset import ImageDataset
-
-MISLEADING = 1  # exit code if a finding makes scores misleading
-
 
 NUM_FILES_SHOWN = 3  # files shown for each finding; the table of --csv has all of them
 
@@ -42,13 +39,14 @@ def check(
     ] = None,
     label_sep: LabelSep = None,
     encoding: Encoding = None,
-) -> None:
+) -> Any:
     """Check images for problems.
 
     It finds unreadable files, duplicates, images in both the training and the test set, and tiny classes. The exit code
     is 1 if a finding is an error, because scores would be misleading; 2 if files of a table are missing; else 0.
     """
     from saccade.cli.inputs import TableColumns, label_columns
+    from saccade.cli.results import CheckResult
     from saccade.data.decoding import is_url
     from saccade.data.sources.tables import is_table
     from saccade.data.sources.unreadable import NO_FILE, describe_unreadable
@@ -61,9 +59,9 @@ def check(
     root = os.path.commonpath(folders) if folders else ""
     report = _check(parts, root)
     _show(report)
+    frame = report.to_frame()
+    frame["file"] = [str(Path(root, name)) if isinstance(name, str) else name for name in frame["file"]]
     if csv is not None:
-        frame = report.to_frame()
-        frame["file"] = [str(Path(root, name)) if isinstance(name, str) else name for name in frame["file"]]
         with explained_file_errors(csv):
             frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
         typer.echo(f"written to {csv}")
@@ -75,8 +73,14 @@ def check(
             raise DataError(
                 f"{describe_unreadable(images, missing)}\n  Name the folder of the images of {data} by --image-root"
             )
-    if any(finding.severity == "error" for finding in report.findings):
-        raise typer.Exit(MISLEADING)
+    findings = []
+    for finding in report.findings:
+        files = frame.loc[
+            (frame["code"] == finding.code) & frame["part"].map(bool), ["part", "file", "label", "detail"]
+        ]
+        found = {name: getattr(finding, name) for name in ("code", "title", "severity", "message", "what_to_do")}
+        findings.append({**found, "files": files.to_dict("records")})
+    return CheckResult.make(num_images=report.num_images, findings=findings, csv=csv)
 
 
 def _read(data: str, columns: TableColumns) -> dict[str, ImageDataset]:

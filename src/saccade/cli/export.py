@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,11 +50,12 @@ def export(
         ),
     ] = None,
     no_check: Annotated[bool, typer.Option("--no-check", help="Do not compare the file with the predictor.")] = False,
-) -> None:
+) -> Any:
     """Write a predictor as a file that runs without Saccade.
 
     The file is compared with the predictor on images of several sizes before it is moved into place.
     """
+    from saccade.cli.results import FileResult
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run, verbosity=1)
@@ -68,3 +69,4 @@ def export(
     options = {name: value for name, value in given.items() if value is not None}
     file = predictor.export(to, out, coverage=coverage, overwrite=overwrite, check=not no_check, **options)
     typer.echo(f"written to {printable(file)}")
+    return FileResult.of(file)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from saccade.cli.output import with_json
+from saccade.cli.printing import print_places
 from saccade.cli.words import flag_of
 from saccade.errors import DataError
 
@@ -41,7 +43,7 @@ def fit(
     settings: Set = None,
     config: Config = None,
     **options: Any,
-) -> None:
+) -> Any:
     """Search networks and hyperparameters; keep the best.
 
     The run folder gets a file fit.toml that repeats the run: saccade fit --config RUN --out OTHER.
@@ -61,13 +63,15 @@ def fit(
             "No images were given. Pass a folder, an archive, a CSV file or a URL, as in saccade fit pets.zip, or a "
             "--config file with data = '…'"
         )
-    _fit(asked, asked.data)
+    return _fit(asked, asked.data)
 
 
-def _fit(asked: FitConfig, data: str) -> None:
+def _fit(asked: FitConfig, data: str) -> Any:
     from saccade.cli.inputs import TableColumns, label_columns, read_splits
+    from saccade.cli.results import FitResult
     from saccade.fit.config_file import FIT_TOML
     from saccade.fit.options import FitOptions
+    from saccade.fit.run_folder import SOURCE
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
@@ -80,30 +84,32 @@ def _fit(asked: FitConfig, data: str) -> None:
     predictor = ImagePredictor(
         label, asked.problem_type, asked.eval_metric, asked.path, asked.verbosity, sample_weight=weight
     )
+    splits.train.attrs[SOURCE] = asked.with_absolute_paths(Path.cwd()).data
     options = {name: value for name, value in asked.given.items() if name in FitOptions.model_fields}
     predictor.fit(splits.train, splits.val, **options)
     asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)
     if asked.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
-    if splits.test is not None:
-        for name, score in predictor.evaluate(splits.test).items():
-            typer.echo(f"test {name} {score:.4f}")
-    typer.echo(f"run {predictor.path}")
+    test = None if splits.test is None else predictor.evaluate(splits.test)
+    for name, score in (test or {}).items():
+        typer.echo(f"test {name} {score:.4f}")
+    print_places(predictor.path, has_report=asked.report is not False)
+    return FitResult.of(predictor, test)
 
 
 def fit_command() -> Any:
     """Return the command, with a command-line option for each field of `FitConfig`; that imports pydantic."""
     from saccade.fit.config_file import FitConfig
 
-    def command(**given: Any) -> None:
-        fit(**given)
+    def command(**given: Any) -> Any:
+        return fit(**given)
 
     parameters = [*list(inspect.signature(fit, eval_str=True).parameters.values())[:-1], *option_parameters(FitConfig)]
     command.__doc__ = fit.__doc__
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command("fit")(command)
+    app.command("fit")(with_json(command))
     return typer.main.get_command(app)
 
 
@@ -121,6 +127,8 @@ def option_parameters(model: type[FitOptions]) -> list[inspect.Parameter]:
         default = model.model_fields[name].get_default(call_default_factory=True)
         shown = f"  [default: {default}]" if option.metavar and default not in (None, []) else ""
         flags = [f"--{flag.replace('_', '-')}" for flag in option.flags or (name,)]
+        if not option.metavar and default == "auto":  # neither given nor refused
+            flags = [f"{flag}/--no-{flag[2:]}" for flag in flags]
         declared = typer.Option(*flags, metavar=option.metavar or None, help=option.summary + shown, show_default=False)
         annotation: Any = Annotated[(str if option.metavar else bool) | None, declared]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))

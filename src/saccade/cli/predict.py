@@ -28,7 +28,7 @@ def predict(
         float | None,
         typer.Option(metavar="RATE", help="Part of known images that get the label --unknown; 0.05 if not given."),
     ] = None,
-) -> None:
+) -> Any:
     """Print the label of each image, and its probability.
 
     Unreadable images are marked; it is an error only if no image can be read.
@@ -36,6 +36,7 @@ def predict(
     import pandas as pd  # slow to import, as torch is
 
     from saccade.cli.inputs import read_files
+    from saccade.cli.results import PredictResult
     from saccade.inference.feature_bank import FALSE_ALARM_RATE
     from saccade.insight.figures import UNREADABLE
     from saccade.predictor import ImagePredictor
@@ -49,15 +50,31 @@ def predict(
     names = [None if each is None else ",".join(each) for each in found.names(predictor.class_names)]
     for row in found.unknown.nonzero()[0]:
         names[row] = unknown
+    probabilities = found.label_probabilities
+
+    def result() -> PredictResult:
+        labels: list[Any] = names if predictor.classes else found.labels.tolist()
+        if predictor.classes and not found.problem.has_one_class:
+            labels = found.names(predictor.class_names)
+        rows = []
+        for row, (file, label) in enumerate(zip(files, labels, strict=True)):
+            error = found.errors.get(row)
+            read = {"probability": probabilities[row], "is_unknown": found.unknown[row]}
+            rows.append({"image": file, "label": None if error else label, "error": error, **read})
+            if predictor.classes and not error:
+                values = found.predictions[row].tolist()
+                rows[-1]["probabilities"] = dict(zip(predictor.class_names, values, strict=True))
+        return PredictResult.make(images=rows, num_unreadable=len(found.errors), csv=csv)
+
     if csv is None:
         shown = [
             (printable(file), UNREADABLE if name is None else name, "" if p is None else f"{p:.3f}")
-            for file, name, p in zip(files, names, found.label_probabilities, strict=True)
+            for file, name, p in zip(files, names, probabilities, strict=True)
         ]
         path_width, name_width = (max(len(row[column]) for row in shown) for column in (0, 1))
         for path, label, probability in shown:
             typer.echo(f"{path:<{path_width}}  {label:<{name_width}}  {probability}".rstrip())
-        return
+        return result
     columns: dict[str, Any] = {"image": files, "label": names if predictor.classes else found.labels}
     if predictor.classes:
         columns |= {f"p_{name}": p for name, p in zip(predictor.class_names, found.predictions.T, strict=True)}
@@ -67,6 +84,7 @@ def predict(
     parts = [f"{UNREADABLE if name is None else name} ({num})" for name, num in counts.most_common()]
     typer.echo(f"{count_of(len(names), 'image')}: {', '.join(parts)}")
     typer.echo(f"written to {printable(str(csv))}")
+    return result
 
 
 FIGURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")  # formats of the figure
@@ -89,12 +107,13 @@ def explain(
             help="The training images, in a folder for each class.  [default: the images of the fit]",
         ),
     ] = None,
-) -> None:
+) -> Any:
     """Draw an explanation of each prediction: a saliency map, and the most similar training images.
 
     Unreadable images are listed; it is an error only if all images are unreadable.
     """
     from saccade.cli.inputs import read_files, read_splits
+    from saccade.cli.results import ExplainResult
     from saccade.data.sources.tables import is_table
     from saccade.insight.figures import UNREADABLE, reasons_figure
     from saccade.predictor import ImagePredictor
@@ -126,3 +145,8 @@ def explain(
     if len(reasons) < len(files):
         typer.echo(f"{len(reasons)} of {len(files)} images; pass --num-images to show more")
     typer.echo(f"written to {printable(str(out))}")
+    explained = [
+        {"image": one.image, "label": one.predicted, "probability": one.probability, "nearest": one.neighbours}
+        for one in reasons
+    ]
+    return ExplainResult.make(figure=out, images=explained, num_images=len(files))

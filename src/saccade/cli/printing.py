@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import typer
+
 from saccade.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,6 +45,17 @@ def check_output(path: Path | None) -> None:
         raise DataError(f"The folder {path.parent} of {path.name} does not exist; make it, or pass another path")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise DataError(f"{path} cannot be written; check the permissions, or pass another path")
+
+
+def print_places(run: str, *, has_report: bool = True) -> None:
+    """Print where the run is, and its report or how to write it."""
+    from saccade.fit.run_folder import REPORT
+
+    typer.echo(f"run {run}")
+    if (file := Path(run) / REPORT).is_file():
+        typer.echo(f"report {file}")
+    elif has_report:
+        typer.echo(f"no report was written; write it: saccade report {run}")
 
 
 def printable(text: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from saccade.cli.printing import print_places
 from saccade.cli.words import Encoding, LabelSep, Run
 
 
@@ -23,7 +24,7 @@ def resume(
     finish: Annotated[
         bool, typer.Option("--finish", help="Train nothing more: make the predictor of the trials that the run has.")
     ] = False,
-) -> None:
+) -> Any:
     """Resume an interrupted run.
 
     It needs the run folder, and the images in their places. Only the interrupted epoch is trained again. A finished run
@@ -33,19 +34,22 @@ def resume(
 
     given = {} if time_limit is None else {"time_limit": time_limit}
     limit = FitOptions.of(given, label=lambda _: "--time-limit").time_limit
+    from saccade.cli.results import FitResult
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
     predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish)
     if predictor.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
-    typer.echo(f"run {predictor.path}")
+    print_places(predictor.path)
+    return FitResult.of(predictor)
 
 
 def leaderboard(
     run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
-) -> None:
+) -> Any:
     """Show the trials of a run, the best first, and where its time went."""
+    from saccade.cli.results import LeaderboardResult, trial_lines
     from saccade.fit.run_folder import has_predictor, how_to_finish, is_run, read_trials
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials, seconds_line
@@ -53,15 +57,25 @@ def leaderboard(
     from saccade.selection.summary import trial_rows
 
     if is_run(run) and not has_predictor(run):
-        if trials := read_trials(run):
-            print_trials(output_console(), as_table(trial_rows(trials), {}))
-        typer.echo(how_to_finish(run))
-        return
+        rows, advice = trial_rows(read_trials(run)), how_to_finish(run)
+        if rows:
+            print_trials(output_console(), as_table(rows, {}))
+        typer.echo(advice)
+        return LeaderboardResult.make(run=run, is_finished=False, trials=trial_lines(rows, {}), advice=advice)
     predictor = ImagePredictor.load(run)
     summary = predictor.fit_summary()
     print_trials(output_console(), predictor.leaderboard(), summary)
     if seconds := summary.get("seconds"):
         typer.echo(seconds_line(seconds))
+    saved = predictor.pipeline.saved
+    return LeaderboardResult.make(
+        run=run,
+        is_finished=True,
+        trials=trial_lines(saved.trials, saved.trial_weights),
+        result=saved.result,
+        why_not_best_trial=summary.get("why_not_best_trial") or None,
+        seconds=seconds,
+    )
 
 
 def choose(
@@ -81,8 +95,9 @@ def choose(
         float | None,
         typer.Option(metavar="SCORE", help="Minimum score: save the cheapest predictor, not the best."),
     ] = None,
-) -> None:
+) -> Any:
     """Save the best predictor of a search within the given limits."""
+    from saccade.cli.results import PredictorResult, of_predictor
     from saccade.predictor import ImagePredictor
 
     chosen = ImagePredictor.load(run).choose(
@@ -95,6 +110,7 @@ def choose(
     chosen.save(out)
     typer.echo(f"result: {chosen.fit_summary()['result']}")
     typer.echo(f"predictor {out}")
+    return PredictorResult.make(**of_predictor(chosen.pipeline.saved, out))
 
 
 def evaluate(
@@ -122,9 +138,10 @@ def evaluate(
     ] = None,
     label_sep: LabelSep = None,
     encoding: Encoding = None,
-) -> None:
+) -> Any:
     """Print the metrics of a run on labelled images."""
     from saccade.cli.inputs import TableColumns, label_columns, read_test_images
+    from saccade.cli.results import EvaluateResult, Table
     from saccade.predictor import ImagePredictor
 
     predictor = ImagePredictor.load(run)
@@ -133,5 +150,10 @@ def evaluate(
     columns = TableColumns(image_column, columns_of_labels, image_root, label_sep, encoding)
     images = read_test_images(data, columns)
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
-    for name, score in predictor.evaluate(images, names).items():
+    scores = predictor.evaluate(images, names)
+    for name, score in scores.items():
         typer.echo(f"{name} {score:.4f}" if isinstance(score, float) else f"{name}\n{score.to_string()}")
+    tables = {name: Table.of(score) for name, score in scores.items() if not isinstance(score, float)}
+    return EvaluateResult.make(
+        metrics={name: score for name, score in scores.items() if name not in tables}, tables=tables
+    )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from saccade.cli.output import emit
 from saccade.serve.settings import ServerSettings
 
 Model = Annotated[
@@ -16,14 +17,23 @@ Model = Annotated[
 ]
 
 
-def serve(model: Model, **settings: Any) -> None:
+def serve(model: Model, **settings: Any) -> Any:
     """Serve predictions over HTTP, with a page for people at /, and a description of the endpoints at /docs.
 
     Ctrl-C or SIGTERM stops the server; accepted requests are finished.
     """
+    from saccade.cli.results import ServeResult, Serving
     from saccade.serve import serve
 
-    serve(model, **{**settings, "cors": tuple(settings["cors"])})
+    url = ""
+
+    def on_start(name: str, at: str) -> None:
+        nonlocal url
+        url = at
+        emit(Serving.make(name=name, url=url).model_dump())
+
+    serve(model, on_start=on_start, **{**settings, "cors": tuple(settings["cors"])})
+    return ServeResult.make(url=url)
 
 
 def _options() -> list[inspect.Parameter]:

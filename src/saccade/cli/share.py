@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,15 +25,15 @@ def card(
     name: Annotated[str | None, typer.Option(metavar="TEXT", help="The title, such as user/shoes.")] = None,
     dataset: DataSet = None,
     license: License = None,  # noqa: A002
-) -> None:
+) -> Any:
     """Write a model card: what was trained, metrics with intervals, calibration, licences and limits."""
+    from saccade.cli.results import CardResult
     from saccade.predictor import ImagePredictor  # slow to import, as torch is
 
     found = ImagePredictor.load(run, verbosity=1).model_card(name, dataset=dataset, license=license)
-    if out is None:
-        typer.echo(found.text, nl=False)
-    else:
-        typer.echo(f"written to {found.save(out)}")
+    file = None if out is None else found.save(out)
+    typer.echo(found.text if file is None else f"written to {file}\n", nl=False)
+    return CardResult.make(text=found.text, file=file)
 
 
 def push(
@@ -47,11 +47,12 @@ def push(
     message: Annotated[str | None, typer.Option(metavar="TEXT", help="The message of the commit.")] = None,
     dataset: DataSet = None,
     license: License = None,  # noqa: A002
-) -> None:
+) -> Any:
     """Write a predictor and its model card to the Hugging Face hub.
 
     The token is read from HF_TOKEN, or from hf auth login.
     """
+    from saccade.cli.results import PushResult
     from saccade.predictor import ImagePredictor  # slow to import, as torch is
 
     predictor = ImagePredictor.load(run, verbosity=1)
@@ -59,3 +60,4 @@ def push(
     address = predictor.push_to_hub(repo, **options, dataset=dataset, license=license)  # type: ignore[arg-type]
     typer.echo(f"pushed to {address}")
     typer.echo(f"load it by ImagePredictor.from_hub({repo!r})")
+    return PushResult.make(repo=repo, url=address)

@@ -108,3 +108,16 @@ class EarlierSplit:
         if in_val.all() or not in_val.any():  # nothing to train on; or nothing to hold out that was not fitted to
             return split(np.arange(len(sides)), fraction)
         return np.flatnonzero(~in_val), np.flatnonzero(in_val)
+
+
+def matching_rows(keys: Keys, among: Keys) -> npt.NDArray[np.int64]:
+    """Return for each image the row of the same image in `among`, by path or else by pixels; -1 where there is none.
+
+    Both are `image_keys`, of shape (num_images, 2).
+    """
+    found = np.full(len(keys), -1, np.int64)
+    for column in (1, 0):
+        known, rows = np.unique(among[:, column], return_index=True)
+        for row in np.flatnonzero((found < 0) & (keys[:, column] != 0) & np.isin(keys[:, column], known)):
+            found[row] = rows[np.searchsorted(known, keys[row, column])]
+    return found

@@ -17,7 +17,7 @@ from saccade.export.base import ExportFormat
 from saccade.export.formats.onnx_format import OnnxFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
-from saccade.export.precision import precision_table, reduce
+from saccade.export.precision import RunImages, precision_table, reduce
 from saccade.export.web import WEB_FOLDERS, copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
@@ -57,14 +57,16 @@ def export(
     if file.exists() and not overwrite:
         raise DataError(f"{file} exists. Pass overwrite=True to replace it, or another path")
     reference = float32_pipeline(pipeline.saved)
+    is_reduced = isinstance(chosen, OnnxFormat) and chosen.precision != "fp32"
+    images = RunImages(reference.saved) if is_reduced else None
     module = make_module(reference, coverage)
     size = chosen.image_size(module)
     metadata = describe(module, reference.saved).model_copy(update={"image_size": size})
     with _folder_beside(file) as folder:
         made = folder / file.name
         program = chosen.convert(module)
-        if isinstance(chosen, OnnxFormat) and chosen.precision != "fp32":
-            program, metadata = reduce(chosen, program, metadata, reference.saved, folder)
+        if isinstance(chosen, OnnxFormat) and images is not None:
+            program, metadata = reduce(chosen, program, metadata, images, folder)
         chosen.save(program, metadata, made)
         if check:
             difference = chosen.check(program, made, module, reference)

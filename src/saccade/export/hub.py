@@ -35,9 +35,7 @@ from saccade.data.sources.download import SIZE_VARIABLE, TIME_VARIABLE, in_time,
 from saccade.deadline import Deadline
 from saccade.errors import DataWarning, HubError, SavedPredictorError, explained_file_errors
 from saccade.inference.description import MAX_BYTES, Description
-from saccade.inference.feature_bank import FEATURES
-from saccade.inference.saved import DESCRIPTION, SPLIT, SavedPredictor
-from saccade.inference.validation import VALIDATION
+from saccade.inference.saved import BESIDE, DESCRIPTION, SavedPredictor
 from saccade.models.weights import download_from_hub, hub_cache_folder, hub_endpoint, hub_is_offline
 from saccade.report.model_card import README, is_generated, make_card
 
@@ -76,10 +74,9 @@ def push(
     warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
     with tempfile.TemporaryDirectory(prefix="saccade-push-") as temporary, contextlib.ExitStack() as opened:
         folder = Path(temporary) / "predictor"
-        # Tracebacks have paths of this machine.
         rows = [{**row, "traceback": ""} for row in saved.trials]
         card = make_card(saved, repo, dataset=dataset, license=license)
-        replace(saved, trials=rows).copy_to(folder)
+        replace(saved, trials=rows).copy_to(folder, is_public=True)
         card.save(folder)
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         num_done = 0
@@ -111,9 +108,7 @@ def push(
                 for name, file in zip(names, files, strict=True)
                 if not (kept and name == README)
             ]
-            stale = [
-                name for name in there - {*names} if _OURS.fullmatch(name) or name in (FEATURES, SPLIT, VALIDATION)
-            ]
+            stale = [name for name in there - {*names} if _OURS.fullmatch(name) or name in BESIDE]
             api.create_commit(
                 created.repo_id,
                 [*added, *(CommitOperationDelete(name) for name in sorted(stale))],
@@ -163,7 +158,7 @@ def fetch(repo: str, revision: str | None = None, token: str | None = None) -> P
             raise SavedPredictorError(
                 f"{repo} lacks {', '.join(missing[:5])}, which its {DESCRIPTION} names. Push the predictor again"
             )
-        names += [name for name in (FEATURES, SPLIT, VALIDATION) if name in siblings]
+        names += [name for name in BESIDE if name in siblings]
         limit = bytes_from_environment(SIZE_VARIABLE) or MAX_DOWNLOAD_BYTES
         if (size := sum(siblings[name].size or 0 for name in names)) > limit:
             raise HubError(f"The predictor of {repo} has {size:,} bytes, more than {limit:,}. Set {SIZE_VARIABLE}")

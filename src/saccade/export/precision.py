@@ -40,13 +40,12 @@ QUANTISED = ["Conv", "Gemm", "MatMul", "Add", "AveragePool", "GlobalAveragePool"
 
 
 def reduce(
-    chosen: OnnxFormat, program: Any, metadata: ExportMetadata, saved: SavedPredictor, folder: Path
+    chosen: OnnxFormat, program: Any, metadata: ExportMetadata, images: RunImages, folder: Path
 ) -> tuple[Any, ExportMetadata]:
     """Return a program in the precision of `chosen`, with its results beside those of the given one in float32.
 
     `folder` is one for temporary files. Raises a SaccadeError if the score falls by more than `max_accuracy_drop`.
     """
-    images = RunImages(saved)
     results: list[PrecisionResult] = []
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         file = Path(temporary) / "model.onnx"
@@ -56,8 +55,8 @@ def reduce(
             elif precision == "int8":
                 program = to_int8(program, images.training)
             chosen.save(program, metadata, file)
-            results.append(measure(precision, file, images, saved))
-    check_drop(results[0], results[1], chosen.max_accuracy_drop, score_name(saved.problem.type))
+            results.append(measure(precision, file, images))
+    check_drop(results[0], results[1], chosen.max_accuracy_drop, score_name(metadata.problem_type))
     return program, metadata.model_copy(update={"precision": chosen.precision, "precisions": results})
 
 
@@ -136,7 +135,7 @@ class RunImages:
             ) from None
         parts = [train] if tuning is None else [train, tuning]
         split = EarlierSplit.load(saved.folder / SPLIT)
-        self._saved = saved
+        self.saved = saved
         fitted, held_out = [], []
         for part in parts:
             is_held_out = np.full(len(part), part is tuning)
@@ -156,7 +155,7 @@ class RunImages:
 
     def _decoded(self, parts: list[tuple[Examples, np.ndarray]], num: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return up to `num` readable images with their encoded labels, in a random order."""
-        saved, rng = self._saved, np.random.default_rng(0)
+        saved, rng = self.saved, np.random.default_rng(0)
         found: list[tuple[np.ndarray, np.ndarray]] = []
         places = [(part, row) for part, rows in parts for row in rows]
         for place in rng.permutation(len(places)):
@@ -173,21 +172,21 @@ class RunImages:
         return found
 
     def _pixels(self, image: ImageLike) -> np.ndarray:
-        shorter_side = max(Preprocess(member.blueprint.input).shorter_side for member in self._saved.members)
+        shorter_side = max(Preprocess(member.blueprint.input).shorter_side for member in self.saved.members)
         decoded = decode_image(
             image,
             min_shorter_side=shorter_side,
-            channels=self._saved.blueprint.in_chans,
-            pixel_range=self._saved.pixel_range,
+            channels=self.saved.blueprint.in_chans,
+            pixel_range=self.saved.pixel_range,
         )
         return pixels_of(decoded.image)
 
 
-def measure(precision: str, file: Path, images: RunImages, saved: SavedPredictor) -> PrecisionResult:
+def measure(precision: str, file: Path, images: RunImages) -> PrecisionResult:
     """Return size, throughput and score of a file."""
     model = OnnxModel(file)
     found = model.predict(images.validation)
-    problem, targets = saved.problem, images.targets
+    problem, targets = images.saved.problem, images.targets
     if problem.has_one_class:
         score = float((found["label"] == targets).mean())
     elif problem.has_classes:

@@ -18,14 +18,16 @@ import pandas as pd
 
 from saccade.data.checks import CheckedPart, check_dataset
 from saccade.data.earlier_split import EarlierSplit
-from saccade.data.examples import Examples
+from saccade.data.examples import Examples, ImageLike
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.deadline import Deadline
 from saccade.errors import DataError, SaccadeError, WeightsNotFoundError, explained_file_errors
 from saccade.events import DataChecked, Event, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import use_executor
 from saccade.fit.preparation import PreparedData, prepare_data
+from saccade.fit.reporting import FinalReport, ReportWriter
 from saccade.fit.resuming import EarlierRun, check_split, most_held_out_before
+from saccade.fit.run_data import absolute_path
 from saccade.fit.run_folder import (
     CHECKS,
     EVENTS,
@@ -33,6 +35,7 @@ from saccade.fit.run_folder import (
     JOURNAL,
     PSEUDO_LABELS,
     REFIT,
+    REPORT,
     START,
     START_SPLIT,
     STORE,
@@ -60,7 +63,7 @@ from saccade.fit.searching import (
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
 from saccade.fit.unlabeled import with_pseudo_labels
-from saccade.inference.saved import PREDICTOR_FOLDER, SavedPredictor
+from saccade.inference.saved import HISTORY, PREDICTOR_FOLDER, SavedPredictor
 from saccade.models.downloads import Downloads
 from saccade.models.weights import ask_hub_again
 from saccade.numerics.device import cpu_threads, useful_threads
@@ -71,10 +74,10 @@ from saccade.selection.finishing import drop_weights, select_networks, write_fea
 from saccade.selection.folds import CrossValidation
 from saccade.space import Dict
 from saccade.space.flat_form import scales
+from saccade.study.display.progress import ProgressDisplay
 from saccade.study.event_log import EventLog
 from saccade.study.objectives import check_score_name, cost_names
 from saccade.study.optuna_tracker import OptunaTracker
-from saccade.study.progress import ProgressDisplay
 from saccade.study.run_folder import environment
 from saccade.study.study import Study
 from saccade.study.trackers import connected
@@ -91,7 +94,12 @@ from saccade.training.trial.trainer import ImageTrainable
 
 
 def run_fit(
-    request: FitRequest, deadline: Deadline, earlier: EarlierRun | None = None, *, finish: bool = False
+    request: FitRequest,
+    deadline: Deadline,
+    earlier: EarlierRun | None = None,
+    *,
+    report: ReportWriter,
+    finish: bool = False,
 ) -> SavedPredictor:
     """Run a fit until its deadline, and return the predictor that it has written to the run folder.
 
@@ -129,13 +137,14 @@ def run_fit(
             for listener in listeners:
                 listener(event)
 
+        final_report = FinalReport(report, settings.report, folder, deadline, notify)
         budget = TimeBudget(deadline, earlier.used_s if earlier else 0.0, notify)
         advice = f"If trials have been trained, continue with: saccade resume {root}"
         with log, explained_file_errors(folder, advice=advice), _ready_to_resume(folder, root, notify):
             listeners.insert(0, budget)
             machine = environment("torch", "torchvision", "timm", "optuna", "Pillow")
             limits = request.num_trials, request.time_limit_s
-            notify(RunStarted(str(root), *limits, machine, scales(request.space)))
+            notify(RunStarted(str(root), *limits, machine, scales(request.space), deadline.elapsed_s()))
             if warning:
                 notify(Warned(warning))
             if request.start is not None and request.problem is None:
@@ -187,6 +196,7 @@ def run_fit(
                     max_members=settings.max_members,
                     folds=None if cross_validation is None else cross_validation.costs(executor.num_workers),
                     distills=settings.distill,
+                    report_s=final_report.reserve_s(),
                 )
                 narrowed, scores = (
                     (request, {}) if finish else screen_networks(request, task, deadline, log, notify, downloads)
@@ -226,8 +236,10 @@ def run_fit(
             is_interrupted = combination is None and not finish
             combination = combination or _select_at_once(study, select, budget, root)
             others = np.setdiff1d(task.train.indices, labelled.train.indices)
+            images = [*request.train.images, *(request.tuning.images if request.tuning else ())]
             others = data.unlabeled if settings.distill and data.unlabeled is not None else others
             budget.begin("finishing")
+            (folder / REPORT).unlink(missing_ok=True)  # of an earlier session
             with _first_ctrl_c_noted(deadline, is_interrupted) as seconds_left:
                 write = partial(
                     write_predictor,
@@ -239,26 +251,41 @@ def run_fit(
                     class_names=request.train.class_names,
                     objectives=objectives,
                     keys=data.keys,
+                    paths=[absolute_path(image) or "" for image in images],
                     earlier=EarlierSplit.load(folder / TRIALS / START_SPLIT),
                     more={"left_out": data.left_out, **of_unlabeled},
                     seconds=budget.seconds,
                     is_interrupted=is_interrupted,
                 )
-                saved = _write_result(request, folder, write, combination, task, study.trials, notify)
+                saved = _write_result(images, folder, write, combination, task, study.trials, notify)
                 write_features(saved, labelled, combination, seconds_left)
                 if is_interrupted:
                     notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
                 else:
                     drop_weights(study.trials, combination)
                     tidy_up(folder)
+                final_report.write(saved, partial(budget.begin, "report"), seconds_left)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))
+            _keep_history(folder, notify)
     return replace(saved, folder=root / PREDICTOR_FOLDER)
 
 
+def _keep_history(folder: Path, notify: Listener) -> None:
+    """Copy the event log to the predictor, which may be moved without its run; failing that is a warning."""
+    target = folder / PREDICTOR_FOLDER / HISTORY
+    part = target.with_name(f"{HISTORY}.part")
+    try:
+        shutil.copyfile(folder / EVENTS, part)
+        part.replace(target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        notify(Warned(f"the events of the run were not copied to the predictor: {error}"))
+
+
 def _write_result(
-    request: FitRequest,
+    images: Sequence[ImageLike],
     folder: Path,
     write: Callable[..., SavedPredictor],
     combination: Combination,
@@ -270,7 +297,6 @@ def _write_result(
     if combination.teacher is None or combination.student is None:
         return write(folder / PREDICTOR_FOLDER, trials, combination=combination)
     teacher = write(folder / TEACHER, trials, combination=combination.teacher)
-    images = [*request.train.images, *(request.tuning.images if request.tuning else ())]
     compare = partial(
         distillation_summary,
         teacher=replace(teacher, folder=root_of(folder) / TEACHER),

@@ -443,6 +443,17 @@ class FitOptions(BaseModel):
         Kind("True or False"),
     ] = False
 
+    report: Annotated[
+        bool | Literal["auto"],
+        Option(
+            "Write report.html into the run folder at the end; by default, unless the time limit is below 30 s.",
+            "The time limit includes it, about 3 s; where time is short, parts of it are left out. If it cannot be "
+            "written, a warning says so. `ImagePredictor.report` makes it later. An interrupted fit writes none.",
+            may_change=True,
+        ),
+        Kind("'auto', True or False", None, "auto, true or false"),
+    ] = "auto"
+
     @field_validator("time_limit", "trial_time_limit", "random_state", "ensemble")
     @classmethod
     def _simplified(cls, value: Any, info: ValidationInfo) -> Any:

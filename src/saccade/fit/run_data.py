@@ -62,7 +62,7 @@ def write_run_data(path: Path, train: Examples, tuning: Examples | None, unlabel
     else:
         record = {name: None if part is None else _part_to_json(part) for name, part in parts.items()}
         if unlabeled is not None:
-            record["unlabeled"] = [_absolute(image) for image in unlabeled.images]
+            record["unlabeled"] = [absolute_path(image) for image in unlabeled.images]
     path.write_text(json.dumps(record), encoding="ascii")
 
 
@@ -113,7 +113,7 @@ def _image_bytes(image: ImageLike) -> Iterator[bytes]:
     if isinstance(image, bytes):
         yield from (str(len(image)).encode(), image[:_SAMPLE_BYTES], image[-_SAMPLE_BYTES:])
     elif not isinstance(image, Image.Image | np.ndarray):  # a path, or a row without an image
-        yield str(_absolute(image)).encode("utf-8", "surrogatepass")
+        yield str(absolute_path(image)).encode("utf-8", "surrogatepass")
     else:
         shape = image.size if isinstance(image, Image.Image) else image.shape
         flat = np.asarray(image).reshape(-1)
@@ -121,7 +121,8 @@ def _image_bytes(image: ImageLike) -> Iterator[bytes]:
         yield flat[:: max(1, len(flat) // _SAMPLE_BYTES)].tobytes()
 
 
-def _absolute(image: object) -> str | None:
+def absolute_path(image: object) -> str | None:
+    """Return the absolute path or the URL of an image; None if it is in memory or missing."""
     if not isinstance(image, str | Path) or not str(image).strip():
         return None
     return str(image) if is_url(image) else str(Path(image).absolute())
@@ -129,7 +130,7 @@ def _absolute(image: object) -> str | None:
 
 def _part_to_json(part: Examples) -> dict[str, Any]:
     return {
-        "images": [_absolute(image) for image in part.images],
+        "images": [absolute_path(image) for image in part.images],
         "labels": _labels_to_json(part.labels),
         "class_names": part.class_names,
         "weights": _labels_to_json(part.weights),

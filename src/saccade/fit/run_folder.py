@@ -28,6 +28,7 @@ from saccade.fit.values import to_toml
 from saccade.inference.saved import (
     CHOICES_FOLDER,
     DESCRIPTION,
+    HISTORY,
     INTERRUPTED,
     MEMBERS_FOLDER,
     PREDICTOR_FOLDER,
@@ -44,10 +45,13 @@ from saccade.tasks.metrics import EvalMetric
 from saccade.tasks.problem import Problem
 from saccade.training.trial_files import BEST, BEST_OUTPUTS, END, END_OUTPUTS, LAST, PROBE
 
+SOURCE = "saccade_source"  # attribute of a table: where it was read from
+
 RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
 # Files and folders in a run folder, besides the predictor.
 RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
+REPORT = "report.html"
 JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
 REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
 PSEUDO_LABELS = "pseudo_labels.npz"  # of the images without labels that train
@@ -60,10 +64,10 @@ _PREDICTORS = PREDICTOR_FOLDER, TEACHER
 
 # Patterns of the files that a run writes outside of the folders that it has for itself.
 _FILES = (
-    *(RUN, DATA, SPLIT, f"{PSEUDO_LABELS}*", FIT_TOML, CHECKS, UNREADABLE, f"{EVENTS}*", "*.json.part", f"{JOURNAL}*"),
-    *(f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
+    *(RUN, DATA, SPLIT, REPORT, FIT_TOML, CHECKS, UNREADABLE, f"{PSEUDO_LABELS}*", f"{EVENTS}*", f"{JOURNAL}*"),
+    *("*.json.part", f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
     *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
-    *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, "*.safetensors", "*.part")),
+    *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, HISTORY, "*.safetensors", "*.part")),
     *(f"{folder}/{name}/*.safetensors*" for folder in _PREDICTORS for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
 )
 
@@ -98,6 +102,7 @@ class FitRequest:
     given: frozenset[str] = frozenset()  # names of the hyperparameters that the user has given
     trains_once: bool = False  # one trial is trained, with the defaults of spaces that the user has not given
     unlabeled: Examples | None = None
+    source: str | None = None  # path or URL that the images with labels were read from; None for a table in memory
 
     @property
     def weights(self) -> Path | None:
@@ -264,6 +269,7 @@ def _begin_run(request: FitRequest, folder: Path) -> None:
     write_run_data(starting / DATA, request.train, request.tuning, request.unlabeled)
     values = {
         **{name: getattr(request.settings, name) for name in FitOptions.model_fields},
+        "data": request.source,
         "label": request.label,
         "problem_type": request.problem_type,
         "eval_metric": request.eval_metric,

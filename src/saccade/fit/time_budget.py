@@ -9,29 +9,16 @@ from collections.abc import Hashable, Sequence
 from typing import Literal
 
 from saccade.deadline import Deadline
-from saccade.events import (
-    EpochDone,
-    Event,
-    JobDone,
-    JobFailed,
-    JobStarted,
-    Listener,
-    NetworksScreened,
-    PhaseDone,
-    RunPlanned,
-    TrialCreated,
-    TrialRestarted,
-    WorkerJoined,
-    WorkerLost,
-)
+from saccade.events import EpochDone, Event, JobDone, JobStarted, Listener, PhaseDone, TrialCreated
 from saccade.selection.folds import FoldCosts
 from saccade.selection.summary import trial_rows
 from saccade.study.objectives import cost_names, same_costs
 from saccade.study.study import Study
+from saccade.study.time_use import TimeUse
 from saccade.study.trial import Trial
 
 Phase = Literal[
-    "preparing", "decoding", "checking", "search", "refit", "folds", "selection", "distillation", "finishing"
+    "preparing", "decoding", "checking", "search", "refit", "folds", "selection", "distillation", "finishing", "report"
 ]
 
 DECODING_FRACTION, LEAST_DECODING_S = 0.2, 1.0  # of the limit, for decoding; but some images must be there
@@ -62,67 +49,6 @@ def too_short(deadline: Deadline) -> str:
         f"time_limit={deadline.limit_s:g} is over before training, since the start took {deadline.elapsed_s():.1f} s. "
         "The fit ends with the first network that it can train. Increase time_limit for a better one"
     )
-
-
-class TimeUse:
-    """Where the seconds of a run go, by its events and their times in seconds of the run.
-
-    A process starts in the phase ``preparing``, after the `used_s` of earlier ones; each `PhaseDone` names the next.
-    """
-
-    def __init__(self, used_s: float = 0.0) -> None:
-        self.phase, self.start_s, self._then_s = "preparing", used_s, used_s
-        self._seconds: dict[str, float] = {"earlier": used_s}
-        self._worker_s = dict.fromkeys(("probes", "training", "validation", "idle"), 0.0)
-        self._of_workers_s = 0.0  # time of all workers in the search
-        self._num_processes = 0  # worker processes
-        self._with_job: set[int] = set()  # trials with a job
-
-    def _advance(self, now_s: float) -> None:
-        waited_s, self._then_s = now_s - self._then_s, now_s
-        if self.phase == "search":
-            self._of_workers_s += max(1, self._num_processes) * waited_s
-            self._worker_s["idle"] += max(0, self._num_processes - len(self._with_job)) * waited_s
-
-    def add(self, event: Event, now_s: float) -> None:
-        """Count an event, and the time since the one before."""
-        self._advance(now_s)
-        match event:
-            case RunPlanned() | WorkerJoined() | WorkerLost():
-                self._num_processes = event.num_workers
-            case PhaseDone():
-                self._seconds[self.phase] = self._seconds.get(self.phase, 0.0) + now_s - self.start_s
-                self.phase, self.start_s = event.next_phase, now_s
-                self._with_job.clear()
-            case NetworksScreened():  # in the main process; its workers have no jobs yet
-                num_workers = max(1, self._num_processes)
-                self._worker_s["probes"] += event.seconds * num_workers
-                self._worker_s["idle"] = max(0.0, self._worker_s["idle"] - event.seconds * num_workers)
-            case JobStarted():
-                self._with_job.add(event.trial)
-            case JobDone() | JobFailed() | TrialRestarted():
-                self._with_job.discard(event.trial)
-            case EpochDone() if self.phase == "search":
-                if event.epoch == 0:  # the linear probe
-                    self._worker_s["probes"] += event.seconds
-                else:
-                    self._worker_s["training"] += event.metrics.get("train_s", 0.0)
-                    self._worker_s["validation"] += event.metrics.get("val_s", 0.0)
-
-    def seconds(self, total_s: float) -> dict[str, float]:
-        """Return the seconds of each part so far; see `TimeBudget.seconds`."""
-        self._advance(total_s)
-        seconds = dict(self._seconds)
-        seconds[self.phase] = seconds.get(self.phase, 0.0) + total_s - self.start_s
-        found: dict[str, float] = {}
-        for phase, phase_s in seconds.items():
-            if phase == "search":
-                average = phase_s / self._of_workers_s if self._of_workers_s else 0.0
-                parts_s = {name: worker_s * average for name, worker_s in self._worker_s.items()}
-                found |= {**parts_s, "overhead": phase_s - sum(parts_s.values())}
-            else:
-                found[phase] = phase_s
-        return {**{name: value for name, value in found.items() if value}, "total": total_s}
 
 
 class TimeBudget:
@@ -183,7 +109,7 @@ class FinishingReserve:
     Copying the best weights (of `max_members`, or of each network with costs as `objectives`) takes no longer than
     writing checkpoints. A refit takes as long as the best trial up to its best epoch, times `refit_ratio`, the ratio of
     their images (0 without a refit); `folds` take its place. Because any trial may become the best, each gets only so
-    much time that its own refit still fits into the limit.
+    much time that its own refit still fits into the limit. The report at the end takes `report_s`.
     """
 
     def __init__(
@@ -195,10 +121,12 @@ class FinishingReserve:
         folds: FoldCosts | None = None,
         *,
         distills: bool = False,
+        report_s: float = 0.0,
     ) -> None:
         self._deadline, self._folds = deadline, folds
         is_limited = distills and not math.isinf(deadline.limit_s)
         self.distillation_s = DISTILLATION_FRACTION * deadline.limit_s if is_limited else 0.0
+        self._report_s = report_s
         self._refit_ratio = refit_ratio if folds is None else folds.ratio
         self._has_costs = bool(cost_names(objectives))
         self._max_members = max_members
@@ -217,7 +145,7 @@ class FinishingReserve:
         limit_s = 0.0 if math.isinf(self._deadline.limit_s) else self._deadline.limit_s
         others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
         others_s += FEATURES_FRACTION * limit_s if limit_s >= FEATURES_FROM_S else 0.0
-        return others_s + num_copies * self._write_s + self._num_trials * self._row_s
+        return self._report_s + others_s + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
     def selection_s(self) -> float:

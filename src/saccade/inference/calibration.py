@@ -77,6 +77,15 @@ class Calibration:
         """Return what `calibrate` does, for arrays."""
         return self.calibrate(torch.from_numpy(probabilities), problem).numpy()
 
+    def undo(self, calibrated: np.ndarray, problem: Problem) -> np.ndarray:
+        """Return the probabilities from which `apply` made these, up to the rounding of their dtype, in float64."""
+        if not problem.has_classes:
+            return calibrated
+        logits = problem.logits(torch.from_numpy(calibrated)) * self.temperature
+        if self.class_prior:
+            logits = logits + self.logit_adjustment * torch.tensor(self.class_prior, dtype=torch.float64).log()
+        return problem.probabilities(logits).numpy()
+
 
 @cpu_threads(1)  # short operations, between which threads would wait for each other on a busy machine
 def fit_calibration(
@@ -131,22 +140,35 @@ def calibration_error(probabilities: np.ndarray, targets: np.ndarray, problem: P
     the mean over the labels, each binned by its own probability (Kull et al., "Beyond temperature scaling", NeurIPS
     2019). With few images it is positive even for perfect probabilities: see `error_by_chance`.
     """
-    pairs = zip(problem.confidences(probabilities), problem.outcomes(probabilities, targets), strict=True)
-    return float(np.mean([_binned_error(p, is_right) for p, is_right in pairs]))
+    return error_of_gaps(*calibration_gaps(probabilities, targets, problem))
 
 
 def error_by_chance(probabilities: np.ndarray, problem: Problem) -> float:
     """Return the expected `calibration_error` if these probabilities were right: labels are drawn by them."""
     rng = np.random.default_rng(0)
-    columns = problem.confidences(probabilities)
-    errors = [_binned_error(p, rng.random(len(p)) < p) for _ in range(NUM_DRAWS) for p in columns]
-    return float(np.mean(errors))
+    confidence = problem.confidences(probabilities)
+    bins = bin_numbers(confidence)
+    num_draws = max(5, NUM_DRAWS // len(confidence))  # an error is a mean over labels, which varies less
+    drawn = (confidence - (rng.random(confidence.shape) < confidence) for _ in range(num_draws))
+    return float(np.mean([error_of_gaps(bins, gaps) for gaps in drawn]))
 
 
-def _binned_error(confidence: np.ndarray, is_right: np.ndarray) -> float:
-    bins = np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
-    gaps = np.bincount(bins, confidence.astype(np.float64) - is_right, NUM_BINS)
-    return float(np.abs(gaps).sum() / len(confidence))
+def calibration_gaps(probabilities: np.ndarray, targets: np.ndarray, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Return the bin of each confidence, and confidence minus outcome; each of shape (k, num_images), k of labels."""
+    confidence = problem.confidences(probabilities)
+    return bin_numbers(confidence), confidence.astype(np.float64) - problem.outcomes(probabilities, targets)
+
+
+def error_of_gaps(bins: np.ndarray, gaps: np.ndarray) -> float:
+    """Return the calibration error of `calibration_gaps`, or of some of their columns."""
+    of_labels = bins + NUM_BINS * np.arange(len(bins))[:, None]
+    sums = np.bincount(of_labels.ravel(), gaps.ravel(), NUM_BINS * len(bins))
+    return float(np.abs(sums).sum() / gaps.size)
+
+
+def bin_numbers(confidence: np.ndarray) -> np.ndarray:
+    """Return the bin of each probability, int64 from 0 to `NUM_BINS` - 1."""
+    return np.asarray(np.clip(np.ceil(confidence * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1))
 
 
 def _loss_and_gradients(

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import numpy as np
 import timm
 import torch
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from saccade.data.batches import Batches, Images
@@ -33,6 +33,7 @@ from saccade.models.weights import CHECKSUM, read_weights
 from saccade.numerics.choice import Purpose, Workload, candidates, choose_numerics, known_choice, structure_name
 from saccade.numerics.device import Numerics
 from saccade.numerics.engine import LEAST_EXPORTED, ONNX, TORCH, OnnxNetwork, choose_engine, is_available
+from saccade.tasks.base import type_adapter
 from saccade.tasks.problem import Problem
 
 Text = Annotated[str, Field(max_length=10_000)]
@@ -68,7 +69,8 @@ class Blueprint:
     @classmethod
     def from_json(cls, text: str | bytes) -> Blueprint:
         """Return the blueprint in a text; raise a ValueError if it is damaged."""
-        return TypeAdapter(cls).validate_json(text, strict=True)
+        blueprint: Blueprint = type_adapter(cls).validate_json(text, strict=True)
+        return blueprint
 
 
 class Classifier:

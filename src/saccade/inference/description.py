@@ -15,7 +15,6 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
-    TypeAdapter,
     ValidationError,
     with_config,
 )
@@ -27,6 +26,7 @@ from saccade.errors import HyperparameterError, SavedPredictorError
 from saccade.inference.classifier import Blueprint, Text
 from saccade.inference.postprocessing import Postprocessing
 from saccade.study.objectives import COSTS, load
+from saccade.tasks.base import type_adapter
 from saccade.tasks.matching import names_of_classes
 from saccade.tasks.problem import Problem
 
@@ -90,7 +90,7 @@ class _Numerics(TypedDict):
 
 def _of(kind: Any) -> Any:
     """Return the validator of a dict that has entries of these types."""
-    check = TypeAdapter(kind).validate_python
+    check = type_adapter(kind).validate_python
 
     def checked(record: dict[str, Any]) -> dict[str, Any]:
         check(record, strict=True)
@@ -213,7 +213,7 @@ class Description:
                     f"{path.parent} was saved before the first release of saccade, in format {str(found.format)[:20]}; "
                     f"this version reads format {FORMAT}. Fit again"
                 )
-            description: Description = TypeAdapter(cls).validate_json(content, strict=True)
+            description: Description = type_adapter(cls).validate_json(content, strict=True)
             description._check()
         except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError) as error:
             if isinstance(error, SavedPredictorError):
@@ -250,4 +250,4 @@ class Description:
 
     def to_json(self) -> dict[str, Any]:
         """Return what `read` reads; objects of the user are their `repr`."""
-        return {"format": FORMAT, "saccade": __version__, **TypeAdapter(Description).dump_python(self)}
+        return {"format": FORMAT, "saccade": __version__, **type_adapter(Description).dump_python(self)}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from types import MappingProxyType
 from typing import Any
 
@@ -13,11 +15,11 @@ import pandas as pd
 
 from saccade.checks import fraction
 from saccade.errors import DataError
-from saccade.inference.calibration import calibration_error, error_by_chance
+from saccade.inference.calibration import calibration_gaps, error_by_chance, error_of_gaps
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
-NUM_RESAMPLES = 1000  # bootstrap samples of the images
+NUM_RESAMPLES, MIN_RESAMPLES = 1000, 20  # bootstrap samples of the images; with fewer than 20 there is no interval
 BY_CHANCE = "ece_by_chance"  # the ``ece`` that perfect probabilities would have on so many images. It has no interval
 
 OF_PROBABILITIES = re.compile("(neg_)?(log_loss|brier)|d2_|roc_auc|average_precision|top_k")
@@ -36,11 +38,13 @@ def evaluation(
     metrics: Sequence[Metric] | None = None,
     detailed: bool = False,
     interval: float | None = None,
+    bootstrap_s: float = math.inf,
 ) -> dict[str, Any]:
     """Return what `ImagePredictor.evaluate` returns; `metric` is a further one.
 
     `probabilities` and `adjusted` are `Predictions.predictions` and `Predictions.adjusted`. `metrics` replace `metric`
-    and those that are always reported. Raises a DataError if a metric is not defined on these images.
+    and those that are always reported. After `bootstrap_s` seconds there are no further resamples. Raises a DataError
+    if a metric is not defined on these images.
     """
     if interval is not None:
         fraction("interval", interval)
@@ -55,13 +59,14 @@ def evaluation(
     reported = {each.name: (each, given) for each, given in (*usual, *asked)}
     scores: dict[str, Any] = {each.name: each.function(targets, given, problem) for each, given in usual}
     if detailed and problem.has_classes:
-        scores["ece"] = calibration_error(probabilities, targets, problem)
+        bins, gaps = calibration_gaps(probabilities, targets, problem)
+        scores["ece"] = error_of_gaps(bins, gaps)
         scores[BY_CHANCE] = error_by_chance(probabilities, problem)
     scores |= {each.name: each(targets, given, problem) for each, given in asked}
     if interval is None or not len(targets):
         return scores
-    more = {"ece": lambda rows: calibration_error(probabilities[rows], targets[rows], problem)}
-    samples = resampled_scores(reported, targets, problem, more if "ece" in scores else {})
+    more = {"ece": lambda rows: error_of_gaps(bins[:, rows], gaps[:, rows])} if "ece" in scores else {}
+    samples = resampled_scores(reported, targets, problem, more, bootstrap_s)
     found: dict[str, Any] = {}
     for name, score in scores.items():
         found[name] = score
@@ -83,11 +88,16 @@ def confusion_matrix(
     if not problem.has_one_class:
         true, given = problem.true_labels(targets) > 0, problem.predicted_labels(adjusted) > 0
         numbers = {"tn": ~true & ~given, "fp": ~true & given, "fn": true & ~given, "tp": true & given}
-        by_label: pd.DataFrame = pd.DataFrame({name: each.sum(0) for name, each in numbers.items()}, list(class_names))
+        by_label: pd.DataFrame = pd.DataFrame(
+            {name: each.sum(0) for name, each in numbers.items()}, pd.Index(list(class_names), dtype="object")
+        )
         return by_label
     counts = np.zeros((len(class_names),) * 2, np.int64)
     np.add.at(counts, (targets, adjusted.argmax(1)), 1)
-    true_names, predicted_names = (pd.Index(class_names, name=name) for name in ("true", "predicted"))
+    # As objects, since a name of bytes that are not UTF-8, as of a folder, cannot be a string of Arrow.
+    true_names, predicted_names = (
+        pd.Index(list(class_names), dtype="object", name=name) for name in ("true", "predicted")
+    )
     matrix: pd.DataFrame = pd.DataFrame(counts, true_names, predicted_names)
     return matrix
 
@@ -106,7 +116,9 @@ def classification_report(
     numbers = np.arange(len(class_names))
     columns = precision_recall_fscore_support(true, given, labels=numbers, zero_division=0)
     names = ("precision", "recall", "f1-score", "support")  # those of scikit-learn
-    table: pd.DataFrame = pd.DataFrame(dict(zip(names, columns, strict=True)), list(class_names))
+    table: pd.DataFrame = pd.DataFrame(
+        dict(zip(names, columns, strict=True)), pd.Index(list(class_names), dtype="object")
+    )
     return table
 
 
@@ -119,12 +131,14 @@ def resampled_scores(
     targets: np.ndarray,
     problem: Problem,
     more: Mapping[str, Callable[[np.ndarray], float]] = MappingProxyType({}),
+    max_seconds: float = math.inf,
 ) -> dict[str, np.ndarray]:
     """Return the values of metrics on `NUM_RESAMPLES` bootstrap samples of the images (Efron and Tibshirani 1993).
 
     `reported` has a metric and the predictions that it is computed from, by any name; `more` are functions of the rows
     of a sample. All values with the same position are of the same sample, so differences of them are paired. A sample
-    on which a metric is not defined, such as one that lacks a class, is skipped; without samples the result is empty.
+    on which a metric is not defined, such as one that lacks a class, is skipped; without samples, or with less than
+    `MIN_RESAMPLES` in `max_seconds`, the result is empty.
     """
     # Metrics that are means over images are resampled by their values of each image, which is cheap.
     values_of = {
@@ -132,9 +146,12 @@ def resampled_scores(
         for name, (each, given) in reported.items()
         if isinstance(each.function, MeanOver)
     }
-    rng = np.random.default_rng(0)
+    rng, start = np.random.default_rng(0), time.monotonic()
     samples: list[Scores] = []
-    for _ in range(NUM_RESAMPLES):
+    for number in range(NUM_RESAMPLES):
+        if time.monotonic() - start > max_seconds:
+            samples = samples if number >= MIN_RESAMPLES else []
+            break
         rows = rng.integers(len(targets), size=len(targets))
         sample = {}
         try:
@@ -147,6 +164,22 @@ def resampled_scores(
             continue
         samples.append(sample | {name: score_of(rows) for name, score_of in more.items()})
     return {name: np.array([sample[name] for sample in samples]) for name in (samples[0] if samples else ())}
+
+
+def wilson_interval(num_right: np.ndarray, num: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Return Wilson's score intervals of proportions (JASA 1927), of shape (2, ...); NaN where `num` is 0.
+
+    Examples
+    --------
+    >>> wilson_interval(np.array([8, 10]), np.array([10, 10])).round(3)
+    array([[0.49 , 0.722],
+           [0.943, 1.   ]])
+    """
+    z, num = NormalDist().inv_cdf((1 + confidence) / 2), np.where(num > 0, num, np.nan)
+    p = num_right / num
+    reach = z * np.sqrt(p * (1 - p) / num + (z / num) ** 2 / 4)
+    ends = (np.stack([p - reach, p + reach]) + z**2 / (2 * num)) / (1 + z**2 / num)
+    return np.clip(ends, 0, 1)
 
 
 def percentiles(samples: np.ndarray, interval: float) -> tuple[float, float]:

@@ -31,7 +31,7 @@ from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.numerics.device import Numerics, choose_device, is_half_native
 from saccade.numerics.engine import ONNX, TORCH
-from saccade.study.progress import ProgressDisplay
+from saccade.study.display.progress import ProgressDisplay
 from saccade.tasks.problem import Problem
 
 BATCH_SIZE = 32  # images in a batch: enough for full throughput, and few enough for any memory

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import TypeAdapter
 
 from saccade.checks import fraction
 from saccade.data.splitting import Groups
 from saccade.errors import DataError, HyperparameterError
 from saccade.inference.calibration import NUM_FOLDS, Calibration, fit_calibration
 from saccade.inference.thresholds import Thresholds, fit_thresholds
+from saccade.tasks.base import type_adapter
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
 
@@ -206,8 +206,8 @@ class Postprocessing:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Postprocessing:
         """Return what `to_json` wrote; raise a ValueError or TypeError if it is damaged."""
-        calibration = TypeAdapter(Calibration).validate_python(record["calibration"])
-        thresholds = TypeAdapter(Thresholds).validate_python(record["thresholds"])
+        calibration = type_adapter(Calibration).validate_python(record["calibration"])
+        thresholds = type_adapter(Thresholds).validate_python(record["thresholds"])
         conformal = Conformal.from_json(record["conformal"])
         positive = [calibration.temperature, *calibration.class_prior, *thresholds.class_prior, *thresholds.values]
         numbers = np.array([*positive, calibration.logit_adjustment, *conformal.scores])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import shutil
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,26 +16,33 @@ from safetensors import SafetensorError, safe_open
 
 from saccade.data.earlier_split import EarlierSplit
 from saccade.data.examples import Examples
-from saccade.errors import SavedPredictorError, explained_file_errors
+from saccade.errors import DataWarning, JournalError, SavedPredictorError, explained_file_errors
 from saccade.inference.classifier import Blueprint, Classifier, empty_classifier, load_weights
 from saccade.inference.description import WEIGHTS, Choice, Description, Member
-from saccade.inference.feature_bank import FeatureBank
-from saccade.inference.validation import ValidationRecord
+from saccade.inference.feature_bank import FEATURES, FeatureBank
+from saccade.inference.validation import VALIDATION, ValidationRecord
 from saccade.models.loading import AllocationLimit
 from saccade.models.network import CustomObject
 from saccade.models.weights import CHECKSUM
 from saccade.numerics.device import Numerics
+from saccade.study.event_log import EventLog, copy_events
 from saccade.study.run_folder import write_json_atomically
 from saccade.study.trial_files import sync
 from saccade.tasks.matching import match_classes
 
 DESCRIPTION = "predictor.json"
 SPLIT = "split.safetensors"  # the file with the `EarlierSplit` of the first member, for ``warm_start=True``
+HISTORY = "history.jsonl"  # the events of the run, as in its event log; the report shows them
 PREDICTOR_FOLDER = "predictor"  # the folder of the predictor in a run folder
 CHOICES_FOLDER = "choices"  # the folder, in a predictor's, with the weights of the other trials that may be chosen
 
 MEMBERS_FOLDER = "members"
 """The folder, in a predictor's, with the weights of the members of an ensemble after the first."""
+
+BESIDE = (FEATURES, SPLIT, VALIDATION, HISTORY)
+"""Files in a predictor's folder, besides weights and description; predictions do not read them."""
+
+MAX_HISTORY_BYTES = 2**26  # of events that are read
 
 INTERRUPTED = "interrupted"  # entry of the summary of a predictor whose run was interrupted, and can be resumed
 
@@ -96,6 +104,13 @@ class SavedPredictor(Description):
         return ValidationRecord.load(self.folder, self.validation_key, self.problem)
 
     @property
+    def history(self) -> EventLog | None:
+        """The events of the run; None without them, or if there are too many. Objects of the user are text."""
+        path = self.folder / HISTORY
+        is_kept = path.is_file() and path.stat().st_size <= MAX_HISTORY_BYTES
+        return EventLog(path, as_text=True) if is_kept else None
+
+    @property
     def validation_key(self) -> str:
         """The checksums of all members' weights, by which `validation` belongs to this predictor."""
         return " ".join(member.checksum or _checksum(self.folder / member.weights) for member in self.members)
@@ -155,7 +170,8 @@ class SavedPredictor(Description):
                     (folder / name).unlink(missing_ok=True)
                 raise
             if writers:
-                (folder / SPLIT).unlink(missing_ok=True)
+                for name in (SPLIT, HISTORY):
+                    (folder / name).unlink(missing_ok=True)
             if SPLIT in writers:
                 (folder / f"{SPLIT}.part").replace(folder / SPLIT)
             saved._remove_other_weights()
@@ -182,8 +198,11 @@ class SavedPredictor(Description):
             raise SavedPredictorError(f"{path} {reason}; {expected}")
         return cls(folder=folder, **vars(Description.read(folder / DESCRIPTION)))
 
-    def copy_to(self, folder: Path) -> SavedPredictor:
-        """Write a copy to another, empty folder and return it; in the predictor's own folder, update numerics."""
+    def copy_to(self, folder: Path, *, is_public: bool = False) -> SavedPredictor:
+        """Write a copy to another, empty folder and return it; in the predictor's own folder, update numerics.
+
+        `is_public` leaves out paths of images, warnings and tracebacks.
+        """
         if folder.resolve() == self.folder.resolve():
             found = SavedPredictor.read(folder)
             there, here = ([(one.weights, one.checksum) for one in each.members] for each in (found, self))
@@ -222,8 +241,18 @@ class SavedPredictor(Description):
             if features is not None:
                 features.save(folder, copy.features_key)
             if validation is not None:
+                validation = replace(validation, paths=()) if is_public else validation
                 validation.save(folder, copy.validation_key)
+            self._copy_history(folder, is_public)
         return copy
+
+    def _copy_history(self, folder: Path, is_public: bool) -> None:
+        if (log := self.history) is not None:
+            try:
+                copy_events(log.path, folder / HISTORY, is_public=is_public)
+            except JournalError as error:  # of a newer version
+                text = f"The predictor is saved without the events of its run: {error}"
+                warnings.warn(DataWarning(text), stacklevel=4)
 
     def chosen(self, choice: Choice) -> SavedPredictor:
         """Return the predictor of one of the `choices`; its weights stay in this folder until it is saved."""

@@ -172,6 +172,7 @@ class _ImageEstimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has 
             "weights": self.weights,
             "random_state": int(seed.randint(2**31 - 1)) if isinstance(seed, np.random.RandomState) else seed,
             **{name: value for name, value in given.items() if value is not None},
+            **({"report": False} if self.path is None else {}),
             **(self.fit_options or {}),
         }
         run_folder: AbstractContextManager[str | Path] = (

@@ -46,7 +46,7 @@ from saccade.fit.fitting import run_fit
 from saccade.fit.options import FitOptions, document_options, places_of_arguments
 from saccade.fit.presets import find_preset
 from saccade.fit.resuming import EarlierRun, locked_run
-from saccade.fit.run_folder import FitRequest, has_predictor, how_to_finish, is_finished, is_run
+from saccade.fit.run_folder import SOURCE, FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
@@ -70,6 +70,7 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.listing import models_table
 from saccade.numerics.device import choose_device
+from saccade.report.automatic import AutomaticReport
 from saccade.report.model_card import ModelCard, make_card
 from saccade.report.record import RunRecord
 from saccade.report.report import Report
@@ -273,6 +274,7 @@ class ImagePredictor(metaclass=SuggestingClass):
                 f"warm_start=True continues with the network {started!r}; remove model={hyperparameters['model']!r}"
             )
         label = _checked_label(self.label)
+        source = _source_of(train_data) if tuning_data is None or not isinstance(train_data, str | Path) else None
         train_data, tuning_data = labelled_table(train_data, label), labelled_table(tuning_data, label)
         check_label_column(train_data, label)
         train = read_labelled_examples(train_data, label, self.sample_weight, "train_data")
@@ -311,6 +313,7 @@ class ImagePredictor(metaclass=SuggestingClass):
             is_model_named=bool(start) or is_own_search or "model" in hyperparameters,
             given=frozenset(hyperparameters),
             trains_once=settings.trains_once,
+            source=source,
         )
         return self._run(request, start_s, earlier)
 
@@ -369,7 +372,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         deadline = Deadline(None if finish else request.time_limit_s, used_s=used_s)
         if finish:  # no workers are needed
             request = replace(request, settings=request.settings.model_copy(update={"executor": "inline"}))
-        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier, finish=finish))
+        self._pipeline = InferencePipeline(run_fit(request, deadline, earlier, report=AutomaticReport(), finish=finish))
         self._path = self._pipeline.saved.folder.parent
         return self
 
@@ -1283,6 +1286,13 @@ class ImagePredictor(metaclass=SuggestingClass):
 
 def _absolute(path: str | Path) -> Path:
     return Path(path).expanduser().absolute()
+
+
+def _source_of(data: Any) -> str | None:
+    """Return the path or URL of a data set; of a table, the one that the command line read it from."""
+    if isinstance(data, str | Path):
+        return str(data) if is_url(data) else str(_absolute(data))
+    return getattr(data, "attrs", {}).get(SOURCE)
 
 
 def _checked_label(label: object) -> str | list[str]:

@@ -19,21 +19,27 @@ import torch
 from huggingface_hub import EvalResult, ModelCardData
 
 from saccade._version import __version__
-from saccade.errors import DataError, SaccadeError, UnknownModelError, count_of, explained_file_errors
+from saccade.errors import DataError, UnknownModelError, count_of, explained_file_errors
 from saccade.fit.run_folder import CHECKS, RUN
-from saccade.inference.evaluation import classification_report, evaluation
 from saccade.inference.saved import INTERRUPTED, PREDICTOR_FOLDER, SavedPredictor
 from saccade.inference.validation import ValidationRecord
 from saccade.models.catalogue import license_of
-from saccade.report.figures import calibration_figure
-from saccade.tasks.metrics import make_metric
+from saccade.report.prediction_sections import (
+    CONFIDENCE,
+    classes_frame,
+    plot_reliability,
+    plot_residuals,
+    reliability_frame,
+    residuals_frame,
+    validation_scores,
+)
+from saccade.report.style import report_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 README, PLOT = "README.md", "calibration.png"
 
-CONFIDENCE = 0.95  # of the intervals
 MAX_LISTED = 100  # classes in the table; more are counted
 FEW_IMAGES, FEW_OF_A_CLASS = 100, 10  # with fewer validation images, or images of a class, the card warns
 IMBALANCE = 3.0  # ratio of the largest class to the smallest from which on the card warns
@@ -102,12 +108,11 @@ def make_card(
     """Return the model card of a predictor; the arguments are those of `ImagePredictor.model_card`."""
     record = saved.validation
     has_predictions = record is not None and len(record.targets) > 0
-    scores = _scores(saved, record) if record is not None and has_predictions else {}
+    scores = validation_scores(saved, record) if record is not None and has_predictions else {}
     networks = _networks(saved)
     figure = None
     if record is not None and has_predictions:
-        given = record.targets, record.predictions, saved.problem
-        figure = calibration_figure(*given, "" if isinstance(saved.label, list) else saved.label)
+        figure = _figure(saved, record)
     title = name or "Image predictor"
     sections = [
         f"# {escaped(title)}\n\n{_introduction(saved, record)}",
@@ -123,6 +128,18 @@ def make_card(
     text = f"---\n{_metadata(saved, title, scores, networks, dataset, license)}\n---\n\n"
     text += "\n\n".join(filter(None, sections)) + "\n"
     return ModelCard(f"{text}\n<!-- Written by Saccade. sha256:{_digest(text)} -->\n", figure)
+
+
+def _figure(saved: SavedPredictor, record: ValidationRecord) -> Figure:
+    """Return the reliability diagram; of a regression, predicted and true values."""
+    targets, predictions, calibration = record.targets, record.predictions, saved.postprocessing.calibration
+    with report_style():
+        frame = reliability_frame(saved.problem, targets, predictions, calibration)
+        if frame is not None:
+            return plot_reliability(frame)
+        residuals = residuals_frame(saved.problem, [], targets, predictions, predictions)
+        assert residuals is not None
+        return plot_residuals(residuals)
 
 
 def escaped(text: object, most: int = 200) -> str:
@@ -147,16 +164,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]], left: int = 1)
     """Return a table whose first columns are aligned left, the others right."""
     marks = ["---" if number < left else "---:" for number in range(len(head))]
     return "\n".join(f"| {' | '.join(map(str, row))} |" for row in (head, marks, *rows))
-
-
-def _scores(saved: SavedPredictor, record: ValidationRecord) -> dict[str, Any]:
-    """Return the metrics of the stored predictions with their intervals, as `evaluation` does."""
-    given = record.targets, record.predictions, record.adjusted, saved.problem
-    try:
-        metric = None if saved.eval_metric is None else make_metric(saved.eval_metric, saved.problem)
-        return evaluation(*given, metric, detailed=True, interval=CONFIDENCE)
-    except SaccadeError:  # the metric is a function of the user's, or is not defined on these images
-        return evaluation(*given, detailed=True, interval=CONFIDENCE)
 
 
 @dataclass(frozen=True)
@@ -315,24 +322,18 @@ def _classes(saved: SavedPredictor, record: ValidationRecord | None) -> str:
         for row, num in zip(rows, record.train_counts.tolist(), strict=False):
             row.append(num)
         if len(record.targets):
-            report = classification_report(record.targets, record.adjusted, saved.problem, names)
+            given = record.targets, record.predictions, record.adjusted
+            found = classes_frame(saved.problem, names, *given)
+            assert found is not None
+            numbers = found.sort_index()[["images", "precision", "recall", "f1"]].head(MAX_LISTED)
             head += ["validation images", "precision", "recall", "F1"]
-            predicted = _predicted_counts(saved, record)
-            for row, (precision, recall, f1, num), guessed in zip(
-                rows, report.itertuples(index=False), predicted, strict=False
-            ):
+            for row, (num, *ratios) in zip(rows, numbers.itertuples(index=False), strict=True):
                 # A ratio without images in its denominator is not 0.
-                cells = (precision if guessed else None, recall if num else None, f1 if num or guessed else None)
-                row += [int(num), *("n/a" if cell is None else f"{cell:.3f}" for cell in cells)]
+                row += [int(num), *("n/a" if np.isnan(ratio) else f"{ratio:.3f}" for ratio in ratios)]
             notes = "\n\nPrecision, recall and F1 score are those of the validation images above."
     more = len(names) - MAX_LISTED
     listed = f"\n\n{more} more classes are not listed here; `predictor.class_names` has all." if more > 0 else ""
     return f"## Classes\n\n{_table(head, rows)}{listed}{notes}"
-
-
-def _predicted_counts(saved: SavedPredictor, record: ValidationRecord) -> list[int]:
-    given = saved.problem.given_labels(torch.from_numpy(record.adjusted))
-    return [int(num) for num in given.sum(0)]
 
 
 def _training(saved: SavedPredictor, record: ValidationRecord | None, dataset: str | None) -> str:

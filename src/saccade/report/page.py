@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from saccade.report.report import Report
     from saccade.report.sections import Section
 
+NO_TIME = "Left out, as the time limit of the fit was over. saccade report RUN, or predictor.report(), makes it."
+
 MAX_TEXT = 300  # letters of a cell
 
 
@@ -47,9 +49,13 @@ def _environment() -> Environment:
 
 def render(report: Report) -> str:
     """Return the page. A section that cannot be made is a warning, and its error is in its place."""
+    made = {}
+    for section in sorted(report.sections.values(), key=lambda section: section.is_slow):
+        has_time = report.record.seconds_left() > 0
+        made[section.name] = _content(report, section) if has_time else Markup('<p class="note">{}</p>').format(NO_TIME)
     groups = []
     for title, sections in report.groups:
-        contents = [_Content(section, html) for section in sections if (html := _content(report, section)) is not None]
+        contents = [_Content(section, html) for section in sections if (html := made[section.name]) is not None]
         if contents:
             groups.append((title, contents))
     css = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
@@ -65,8 +71,10 @@ def _content(report: Report, section: Section) -> Markup | None:
         if section.html is not None:
             return section.html(report.record, frame)
         note = Markup('<p class="note">{}</p>').format(frame.attrs["note"]) if frame.attrs.get("note") else Markup()
-        return note + figure(section, frame) + table(
-            frame, section.title, max_rows=section.max_rows, shown_rows=section.shown_rows
+        return (
+            note
+            + figure(section, frame)
+            + table(frame, section.title, max_rows=section.max_rows, shown_rows=section.shown_rows)
         )
     except Exception as error:  # a bug in one section leaves the others
         text = f"The section {section.title!r} of the report cannot be made: {type(error).__name__}: {error}"

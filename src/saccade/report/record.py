@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,8 @@ class RunRecord:
     """Of each event: the seconds that the run had used, in all of its sessions."""
     clock: list[float] = field(default_factory=list)
     """Of each event: seconds since 1970."""
-
+    seconds_left: Callable[[], float] = lambda: math.inf
+    """Time for the report; slow sections make less of it if it falls to 0."""
     tuned: dict[str, Any] | None = None
     """``metric`` and ``mode`` of a search of `saccade.tune`, which has no predictor; None for a fit."""
 
@@ -71,7 +74,10 @@ class RunRecord:
 
     @classmethod
     def _of(cls, folder: Path, saved: SavedPredictor | None) -> RunRecord:
-        timed = list(EventLog(folder / EVENTS, as_text=True).timed())
+        log = EventLog(folder / EVENTS, as_text=True)
+        if saved is not None and not log.path.is_file():
+            log = saved.history or log
+        timed = list(log.timed())
         return cls(
             folder,
             is_run(folder),

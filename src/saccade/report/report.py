@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
+from saccade.fit.run_folder import REPORT, root_of
+from saccade.report.prediction_sections import PREDICTION_SECTIONS
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
 from saccade.report.run_sections import COST_SECTIONS, DATA_SECTIONS, TIME_SECTIONS
@@ -18,19 +20,15 @@ from saccade.report.sections import Section
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REPORT = "report.html"
-"""Name of the file."""
-
 GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
     ("Result", RESULT_SECTIONS),
+    ("Predictions", PREDICTION_SECTIONS),
     ("Search", SEARCH_SECTIONS),
     ("Time", TIME_SECTIONS),
     ("Data", DATA_SECTIONS),
     ("Cost and environment", COST_SECTIONS),
 )
 """The sections in the order of the page, under their headings."""
-
-SECTIONS = {section.name: section for _, sections in GROUPS for section in sections}
 
 
 class Report:
@@ -51,10 +49,12 @@ class Report:
     PosixPath('/home/me/report.html')
     """
 
+    groups = GROUPS
+
     def __init__(self, record: RunRecord) -> None:
-        self.record = record
-        self.groups = GROUPS
-        self.frames: Mapping[str, pd.DataFrame] = _Frames(record)
+        self.record: Any = record  # of a subclass, what its sections read
+        self.sections = {section.name: section for _, sections in self.groups for section in sections}
+        self.frames: Mapping[str, pd.DataFrame] = _Frames(record, self.sections)
 
     @classmethod
     def read(cls, path: str | Path) -> Report:
@@ -64,7 +64,11 @@ class Report:
     @property
     def title(self) -> str:
         """The title of the page."""
-        return f"Saccade report: {self.record.folder.name}"
+        return f"Saccade report: {root_of(self.record.folder).name}"
+
+    @property
+    def _default_file(self) -> Path:
+        return Path(self.record.folder, REPORT)
 
     def plot(self, name: str) -> Figure:
         """Return the figure of a section; it is drawn from the frame of the same name alone.
@@ -73,9 +77,9 @@ class Report:
         """
         from saccade.report.style import report_style
 
-        frame, section = self.frames[name], SECTIONS[name]
+        frame, section = self.frames[name], self.sections[name]
         if section.plot is None:
-            drawn = ", ".join(each for each in self.frames if SECTIONS[each].plot)
+            drawn = ", ".join(each for each in self.frames if self.sections[each].plot)
             raise DataError(f"{name!r} has no figure, but a table: report.frames[{name!r}]. Figures: {drawn or 'none'}")
         with report_style():
             return section.plot(frame)
@@ -94,11 +98,11 @@ class Report:
         path : str, Path or None
             The file; None is ``report.html`` in the folder of the run or the predictor. An existing file is replaced.
         """
-        file = self.record.folder / REPORT if path is None else Path(path).expanduser().absolute()
+        file = self._default_file if path is None else Path(path).expanduser().absolute()
         text = self.html()
         with explained_file_errors(file):
             if file.is_dir():
-                file = file / REPORT
+                file = file / self._default_file.name
             file.parent.mkdir(parents=True, exist_ok=True)
             part = file.with_name(f"{file.name}.part")
             try:
@@ -121,27 +125,27 @@ class Report:
 class _Frames(Mapping[str, pd.DataFrame]):
     """The tables by the names of the sections, made when they are first used; those that apply to the run."""
 
-    def __init__(self, record: RunRecord) -> None:
-        self._record = record
+    def __init__(self, record: Any, sections: Mapping[str, Section]) -> None:
+        self._record, self._sections = record, sections
         self._made: dict[str, pd.DataFrame | None] = {}
 
     def __getitem__(self, name: str) -> pd.DataFrame:
-        found = self._find(name) if name in SECTIONS else None
+        found = self._find(name) if name in self._sections else None
         if found is None:
-            why = f"The section {name!r} does not apply to this run." if name in SECTIONS else ""
+            why = f"The section {name!r} does not apply to this run." if name in self._sections else ""
             raise UnknownFrameError.of("section of the report", name, list(self), why)
         return found
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in SECTIONS and self._find(name) is not None
+        return isinstance(name, str) and name in self._sections and self._find(name) is not None
 
     def __iter__(self) -> Iterator[str]:
-        return (name for name in SECTIONS if self._find(name) is not None)
+        return (name for name in self._sections if self._find(name) is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def _find(self, name: str) -> pd.DataFrame | None:
         if name not in self._made:
-            self._made[name] = SECTIONS[name].frame(self._record)
+            self._made[name] = self._sections[name].frame(self._record)
         return self._made[name]

@@ -2,33 +2,118 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+from datetime import datetime, timezone
+
 import pandas as pd
 from markupsafe import Markup
 
-from saccade.events import RunPlanned, Warned
+from saccade.errors import SaccadeError, count_of
+from saccade.events import DataReady, RunPlanned, RunStarted, Warned
+from saccade.fit.config_file import FitConfig
+from saccade.fit.options import FitOptions
+from saccade.fit.run_folder import root_of
+from saccade.fit.values import from_toml
+from saccade.inference.saved import INTERRUPTED
 from saccade.report.record import RunRecord
 from saccade.report.sections import Section
 from saccade.selection.summary import leaderboard, trial_rows
 from saccade.tuning.result import TuneResult
 
+MAX_SPACE = 400  # letters of hyperparameters; longer ones are in the run folder's fit.toml
+
+MAX_WARNINGS = 5  # that are shown at once
+
 
 def summary_frame(record: RunRecord) -> pd.DataFrame:
-    """Return what was asked and what came out."""
+    """Return what was asked, what came out, how to repeat the run, its warnings and its environment."""
+    starts = [event for event in record.events if isinstance(event, RunStarted)]
     plan = next((event for event in reversed(record.events) if isinstance(event, RunPlanned)), None)
-    rows = {
-        "asked": "" if plan is None else f"{plan.problem}, metric {plan.metric}",
-        "result": "the run has no predictor" if record.saved is None else record.saved.result,
-        "warnings": "\n".join(dict.fromkeys(event.text for event in record.events if isinstance(event, Warned))),
-        "folder": str(record.folder),
-    }
-    found = [(name, text) for name, text in rows.items() if text]
-    frame: pd.DataFrame = pd.DataFrame(found, columns=["what", "value"])
+    rows = [("Asked", _asked(record, plan)), ("Result", _result(record))]
+    if record.saved is not None:
+        rows.append(("Score measured", str(record.saved.summary.get("valid_score_how", ""))))
+    rows += _how_to_repeat(record)
+    rows += [
+        ("Warning", text) for text in dict.fromkeys(each.text for each in record.events if isinstance(each, Warned))
+    ]
+    if starts and plan is not None:
+        found = starts[-1].environment
+        versions = ", ".join(f"{name} {found[name]}" for name in ("Saccade", "Python", "torch") if name in found)
+        rows.append(("Environment", ", ".join(filter(None, (versions, plan.device, f"trials {plan.executor}")))))
+    if record.clock:
+        began, ended = (datetime.fromtimestamp(time, timezone.utc) for time in (record.clock[0], record.clock[-1]))
+        sessions = f", in {len(starts)} sessions" if len(starts) > 1 else ""
+        when = f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC: {record.times_s[-1]:.0f} s{sessions}"
+        rows.append(("When", when))
+    if record.is_run_folder:
+        rows.append(("Run folder", str(root_of(record.folder))))
+    frame: pd.DataFrame = pd.DataFrame([row for row in rows if row[1]], columns=["what", "value"])
     return frame
 
 
+def _asked(record: RunRecord, plan: RunPlanned | None) -> str:
+    """Return the task, the data and the limits."""
+    data = next((event for event in reversed(record.events) if isinstance(event, DataReady)), None)
+    start = next((event for event in reversed(record.events) if isinstance(event, RunStarted)), None)
+    parts = [] if plan is None else [f"{plan.problem}, metric {plan.metric}"]
+    if data is not None:
+        classes = f" of {count_of(data.num_classes, 'class', 'classes')}" if data.num_classes else ""
+        parts.append(f"{data.num_train} training images and {data.num_val} validation images{classes}")
+    if start is not None:
+        limit = "no time limit" if start.time_limit_s is None else f"time limit {start.time_limit_s:g} s"
+        trials = "" if start.num_trials is None else f", at most {count_of(start.num_trials, 'trial')}"
+        parts.append(limit + trials)
+    return "; ".join(parts)
+
+
+def _result(record: RunRecord) -> str:
+    if record.saved is not None:
+        is_open = record.saved.summary.get(INTERRUPTED) and record.is_run_folder
+        more = f". The search was interrupted; continue it: saccade resume {root_of(record.folder)}" if is_open else ""
+        return f"{record.saved.result}{more}"
+    scores = [trial.best_report.score for trial in record.trials if trial.best_report is not None]
+    best = f"The best score so far is {max(scores):.4g}. " if scores else ""
+    state = "The run has no predictor: it failed, was stopped, or still runs."
+    return f"{state} {best}If it does not run, continue it: saccade resume {root_of(record.folder)}"
+
+
+def _how_to_repeat(record: RunRecord) -> list[tuple[str, str]]:
+    """Return the command, and the call of Python with arguments other than the defaults; [] without the run folder."""
+    arguments = record.run.get("arguments")
+    if not isinstance(arguments, dict):
+        return []
+    folder = root_of(record.folder)
+    try:
+        has_data = FitConfig.read(record.folder).data is not None
+    except SaccadeError:  # edited, or of another version
+        has_data = False
+    command = shlex.join(["saccade", "fit", *([] if has_data else ["DATA"]), "--config", str(folder), "--out", "OTHER"])
+    defaults = {"label": "label", "problem_type": None, "eval_metric": None, **FitOptions().to_json()}
+    given = {name: value for name, value in arguments.items() if name in defaults and value != defaults[name]}
+    made = [f"{name}={given.pop(name)!r}" for name in ("label", "problem_type", "eval_metric") if name in given]
+    given["time_limit"] = arguments.get("time_limit")
+    called = ["train_data", *(f"{name}={value!r}" for name, value in given.items())]
+    spaces = arguments.get("hyperparameters") or {}
+    with contextlib.suppress(SaccadeError):  # objects of the user
+        spaces = {name: from_toml(value) for name, value in spaces.items()}
+    hyperparameters = repr(spaces)
+    called.append(f"hyperparameters={hyperparameters if len(hyperparameters) <= MAX_SPACE else '…'}")
+    return [("Repeat it", command), ("In Python", f"ImagePredictor({', '.join(made)}).fit({', '.join(called)})")]
+
+
 def _summary_html(_: RunRecord, frame: pd.DataFrame) -> Markup:
-    item = Markup('<dt>{}</dt><dd dir="auto">{}</dd>')
-    return Markup("<dl>{}</dl>").format(Markup().join(item.format(*row) for row in frame.itertuples(index=False)))
+    """Return the rows as a list; of many warnings, the first ones."""
+    item, code = Markup('<dt>{}</dt><dd dir="auto">{}</dd>'), Markup("<code>{}</code>")
+    rows: dict[str, list[str | Markup]] = {}
+    for what, value in frame.itertuples(index=False):
+        rows.setdefault(what, []).append(code.format(value) if what in ("Repeat it", "In Python") else value)
+    if len(warned := rows.get("Warning", [])) > MAX_WARNINGS:
+        rest = Markup("<br>").join(warned[MAX_WARNINGS:])
+        folded = Markup("<details><summary>{} more</summary>{}</details>").format(len(warned) - MAX_WARNINGS, rest)
+        rows["Warning"] = [*warned[:MAX_WARNINGS], folded]
+    lines = (item.format(what, Markup("<br>").join(values)) for what, values in rows.items())
+    return Markup("<dl>{}</dl>").format(Markup().join(lines))
 
 
 def leaderboard_frame(record: RunRecord) -> pd.DataFrame | None:

@@ -22,12 +22,12 @@ from saccade.events import (
     RunStarted,
     TrialRestarted,
 )
-from saccade.fit.time_budget import TimeUse
 from saccade.report.record import RunRecord
 from saccade.report.search_sections import shortened
 from saccade.report.sections import Section
-from saccade.report.style import GRID, INK, MUTED, SERIES, log_scale, new_figure, time_unit
+from saccade.report.style import INK, MUTED, SERIES, new_figure, set_log_scale, time_unit
 from saccade.study.objectives import trial_costs
+from saccade.study.time_use import TimeUse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +77,8 @@ def seconds_frame(record: RunRecord) -> pd.DataFrame | None:
         return None
     total_s = seconds.pop("total")
     rows = [(part, value, 100 * value / (total_s or 1.0), PARTS.get(part, "")) for part, value in seconds.items()]
-    return pd.DataFrame(rows, columns=["part", "seconds", "percent", "what"])
+    frame: pd.DataFrame = pd.DataFrame(rows, columns=["part", "seconds", "percent", "what"])
+    return frame
 
 
 def seconds_plot(frame: pd.DataFrame) -> Figure:
@@ -101,7 +102,7 @@ def seconds_plot(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def timeline_frame(record: RunRecord) -> pd.DataFrame | None:
+def timeline_frame(record: RunRecord) -> pd.DataFrame | None:  # noqa: C901  one case for each event
     """Return when each phase of the run and each job of a trial was: a job has the first row that is free then."""
     rows: list[dict[str, Any]] = []
     open_jobs: dict[int, tuple[float, int]] = {}  # by trial: start and lane
@@ -143,7 +144,8 @@ def timeline_frame(record: RunRecord) -> pd.DataFrame | None:
     end_jobs(list(open_jobs), then_s, "running")
     if not num_lanes:
         return None
-    return pd.DataFrame(rows).sort_values(["start_s", "row"], kind="stable", ignore_index=True)
+    ordered: pd.DataFrame = pd.DataFrame(rows).sort_values(["start_s", "row"], kind="stable", ignore_index=True)
+    return ordered
 
 
 def timeline_plot(frame: pd.DataFrame) -> Figure:
@@ -257,14 +259,18 @@ def sizes_frame(record: RunRecord) -> pd.DataFrame | None:
     frame["aspect_ratio"] = frame["width"] / frame["height"]
     num = event.num_train + event.num_val
     if frame["num_images"].sum() < num:
-        frame.attrs["note"] = f"Sizes of {frame['num_images'].sum():,} images, spread evenly from the smallest to the largest."
-    return frame.sort_values("num_images", ascending=False, kind="stable", ignore_index=True)
+        frame.attrs["note"] = (
+            f"Sizes of {frame['num_images'].sum():,} images, spread evenly from the smallest to the largest."
+        )
+    ordered: pd.DataFrame = frame.sort_values("num_images", ascending=False, kind="stable", ignore_index=True)
+    return ordered
 
 
 def sizes_plot(frame: pd.DataFrame) -> Figure:
     """Draw width and height of the images, and the distributions of size and shape."""
     figure = new_figure(height=3.2)
-    left, right = figure.subfigures(1, 2, width_ratios=(1.25, 1))
+    grid = figure.add_gridspec(1, 2, width_ratios=(1.25, 1))
+    left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axes = left.subplots()
     counts = frame["num_images"]
     axes.scatter(frame["width"], frame["height"], 6 + 90 * counts / counts.max(), SERIES[0], alpha=0.45, linewidths=0)
@@ -272,12 +278,15 @@ def sizes_plot(frame: pd.DataFrame) -> Figure:
     axes.plot([low, high], [low, high], color=MUTED, lw=0.8, ls="--")
     axes.annotate("square", (high, high), (-4, -12), textcoords="offset points", ha="right", color=MUTED, fontsize=8)
     if high > 8 * low:
-        log_scale(axes.xaxis)
-        log_scale(axes.yaxis)
+        set_log_scale(axes, "x")
+        set_log_scale(axes, "y")
     axes.set_xlabel("width (pixels)")
     axes.set_ylabel("height (pixels)")
     for under, name, label in zip(
-        right.subplots(2, 1), ("megapixels", "aspect_ratio"), ("megapixels", "aspect ratio (width / height)"), strict=True
+        right.subplots(2, 1),
+        ("megapixels", "aspect_ratio"),
+        ("megapixels", "aspect ratio (width / height)"),
+        strict=True,
     ):
         _draw_histogram(under, frame[name], counts)
         under.set_xlabel(label)
@@ -290,13 +299,13 @@ def _draw_histogram(axes: Axes, values: pd.Series, counts: pd.Series) -> None:
 
     low, high = values.min(), values.max()
     if high > 8 * low:
-        log_scale(axes.xaxis)
+        set_log_scale(axes, "x")
         edges = np.geomspace(low, high, 21)
     else:
         middle, half = (low + high) / 2, max((high - low) / 2, 0.05 * high)
         edges = np.linspace(middle - half, middle + half, 21)
         axes.xaxis.set_major_locator(MaxNLocator(3))
-    axes.hist(values, edges, weights=counts, color=SERIES[0], alpha=0.8)
+    axes.hist(values, edges.tolist(), weights=counts, color=SERIES[0], alpha=0.8)
 
 
 def _sizes_summary(frame: pd.DataFrame) -> str:
@@ -365,8 +374,8 @@ TIME_SECTIONS = (
     Section(
         "seconds",
         "Where the time went",
-        "The parts add up to the time of the fit. With several workers those of the search are averages over them; grey "
-        "parts trained nothing.",
+        "The parts add up to the time of the fit. With several workers those of the search are averages over them; "
+        "grey parts trained nothing.",
         seconds_frame,
         seconds_plot,
         summary=lambda frame: ", ".join(
@@ -405,8 +414,10 @@ DATA_SECTIONS = (
         "Images of each class. With very different sizes, look at per-class scores and not at accuracy alone.",
         classes_frame,
         classes_plot,
-        summary=lambda frame: f"{count_of(len(frame), 'class', 'classes')} of {frame['training'].min():,} to "
-        f"{frame['training'].max():,} training images, {frame['validation'].sum():,} validation images in all.",
+        summary=lambda frame: (
+            f"{count_of(len(frame), 'class', 'classes')} of {frame['training'].min():,} to "
+            f"{frame['training'].max():,} training images, {frame['validation'].sum():,} validation images in all."
+        ),
         max_rows=1000,
     ),
     Section(

@@ -13,7 +13,7 @@ from saccade.errors import count_of
 from saccade.events import EpochDone, JobDone, JobFailed, JobStarted, RunStarted, TrialRestarted
 from saccade.report.record import RunRecord
 from saccade.report.sections import Section
-from saccade.report.style import INK, MUTED, SERIES, log_scale, name_at_side, new_figure, time_unit
+from saccade.report.style import INK, MUTED, SERIES, name_at_side, new_figure, set_log_scale, time_unit
 from saccade.study.objectives import trial_costs
 from saccade.study.trial import Status
 
@@ -141,7 +141,7 @@ def best_frame(record: RunRecord) -> pd.DataFrame | None:
         return None
     by_time = curves.sort_index()
     is_better = by_time["score"] > by_time["score"].cummax().shift(fill_value=-np.inf)
-    frame = by_time.loc[is_better, ["time_s", "trial", "epoch", "score"]].reset_index(drop=True)
+    frame: pd.DataFrame = by_time.loc[is_better, ["time_s", "trial", "epoch", "score"]].reset_index(drop=True)
     frame.attrs = {**curves.attrs, "end_s": record.times_s[-1]}
     return frame
 
@@ -172,7 +172,7 @@ def best_plot(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def flat_config(config: Mapping[Any, Any], scales: Mapping[str, str] = {}, place: str = "") -> dict[str, Any]:  # noqa: B006
+def flat_config(config: Mapping[Any, Any], scales: Mapping[str, str] = {}, place: str = "") -> dict[str, Any]:
     """Return the values of a configuration by their places, as `saccade.space.flat_form.scales` names them."""
     found: dict[str, Any] = {}
     for key, value in config.items():
@@ -233,10 +233,13 @@ def importance_frame(record: RunRecord) -> pd.DataFrame | None:
     values = hyperparameters_frame(record)
     if values is None:
         return None
-    wide = values.pivot(index="trial", columns="hyperparameter", values="value")
+    wide = values.pivot_table("value", "trial", "hyperparameter", "first")
     scales = values.groupby("hyperparameter", sort=False)["scale"].first()
     scores = values.groupby("trial")["score"].first()
-    rows = {name: {"hyperparameter": name, "importance": np.nan, "num_trials": len(wide), "note": ""} for name in scales.index}
+    rows = {
+        name: {"hyperparameter": name, "importance": np.nan, "num_trials": len(wide), "note": ""}
+        for name in scales.index
+    }
     for name, scale in scales.items():
         num_set = int((wide[name] != NOT_SET).sum())
         if scale != "choice" and num_set < len(wide):
@@ -247,12 +250,14 @@ def importance_frame(record: RunRecord) -> pd.DataFrame | None:
     if len(wide) < least:
         note = f"{count_of(len(wide), 'trial')} with a score; importances need at least {least}"
         note += f" for {count_of(len(used), 'hyperparameter')}."
-    elif scores.nunique() == 1:
+    elif scores.min() == scores.max():
         note = "All trials have the same score, so no hyperparameter is more important than another."
     elif used:
         explained, importances = _importances(wide[used], scales[used], scores)
         if explained <= 0:
-            note = "The scores of other trials cannot be predicted from the hyperparameters; importances would be noise."
+            note = (
+                "The scores of other trials cannot be predicted from the hyperparameters; importances would be noise."
+            )
         else:
             note = f"The hyperparameters explain {explained:.0%} of the variance of the scores of other trials."
             for name, importance in importances.items():
@@ -285,7 +290,9 @@ def _importances(wide: pd.DataFrame, scales: pd.Series, scores: pd.Series) -> tu
         optuna.logging.set_verbosity(verbosity)
     rows = zip(numbers.to_dict("records"), scores, strict=True)
     study.add_trials(
-        optuna.create_trial(params={str(name): value for name, value in row.items()}, distributions=distributions, value=score)
+        optuna.create_trial(
+            params={str(name): value for name, value in row.items()}, distributions=distributions, value=score
+        )
         for row, score in rows
     )
     evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=NUM_TREES, max_depth=MAX_DEPTH, seed=0)
@@ -360,14 +367,15 @@ def slices_plot(frame: pd.DataFrame) -> Figure:
     choices = [place for place in places if place[4] == "choice"]
     heights = [1.9] * ((len(numeric) + 1) // 2) + [0.75 + 0.24 * len(place[3]) for place in choices]
     figure = new_figure(height=sum(heights) + 0.2)
-    bands = list(np.ravel(figure.subfigures(len(heights), 1, height_ratios=heights)))
+    grid = figure.add_gridspec(len(heights), 1, height_ratios=heights)
+    bands = [figure.add_subfigure(grid[place]) for place in range(len(heights))]
     size = 8 if frame["trial"].nunique() > MANY_TRIALS else 20
     while numeric:
         pair = bands.pop(0).subplots(1, 2, sharey=True)
         for axes, (name, rows, positions, _, scale) in zip(pair, numeric, strict=False):
             axes.scatter(positions, in_units(rows), size, SERIES[0], alpha=0.7, linewidths=0)
             if scale == "log":
-                log_scale(axes.xaxis)
+                set_log_scale(axes, "x")
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(4, integer=bool((positions % 1 == 0).all())))
             axes.set_xlabel(f"{shortened(name)}{' (log scale)' if scale == 'log' else ''}")
@@ -426,8 +434,12 @@ def coordinates_plot(frame: pd.DataFrame) -> Figure:
             start = min(max(x - width / 2, 0.0), 1.0 - width)
             if all(start + width < other or start > end for other, end in taken):
                 taken.append((start, start + width))
-                axes.text(start + width / 2, level + 0.1, shortened(text, 20), color=MUTED, fontsize=8, ha="center", va="top")
-    lines = np.stack([np.column_stack([[place[trial] for place in places], range(len(places))]) for trial in scores.index])
+                axes.text(
+                    start + width / 2, level + 0.1, shortened(text, 20), color=MUTED, fontsize=8, ha="center", va="top"
+                )
+    lines = np.stack(
+        [np.column_stack([[place[trial] for place in places], range(len(places))]) for trial in scores.index]
+    )
     is_named = np.array([trial in colors for trial in scores.index])
     alpha = max(0.06, min(0.4, 16 / len(scores)))
     axes.add_collection(LineCollection(lines[~is_named], colors=MUTED, linewidths=0.8, alpha=alpha, zorder=1))
@@ -447,7 +459,9 @@ def tradeoff_frame(record: RunRecord) -> pd.DataFrame | None:
     """
     costs = trial_costs(record.trials, ["image_ms", "latency_ms", "num_params", "num_bytes"])
     trials = [trial for trial in record.trials if trial.best_report is not None and trial.status is not Status.FAILED]
-    saved = {row["trial"]: row["on_front"] for row in (record.saved.trials if record.saved else []) if "on_front" in row}
+    saved = {
+        row["trial"]: row["on_front"] for row in (record.saved.trials if record.saved else []) if "on_front" in row
+    }
     rows: list[dict[str, Any]] = []
     for trial in trials:
         assert trial.best_report is not None
@@ -493,7 +507,7 @@ def _draw_tradeoff(axes: Axes, frame: pd.DataFrame, cost: str) -> None:
     axes.scatter(others[cost], in_units(others), 18, "none", edgecolors=MUTED, linewidths=1, label="other trials")
     axes.plot(front[cost], in_units(front), "o--", color=SERIES[0], lw=1, label="Pareto front")
     if frame[cost].min() > 0 and frame[cost].max() > 5 * frame[cost].min():
-        log_scale(axes.xaxis)
+        set_log_scale(axes, "x")
     axes.margins(x=0.12, y=0.2)
     axes.legend(loc="best", fontsize=8)
     last = None
@@ -509,9 +523,9 @@ def _count_trials(frame: pd.DataFrame) -> str:
 
 
 def _best_of(frame: pd.DataFrame) -> str:
-    row = frame.loc[frame["score"].idxmax()]
-    value = in_units(frame)[frame["score"].idxmax()]
-    return f"trial {row['trial']} with {frame.attrs.get('metric', 'score')} {value:.4g}"
+    place = int(frame["score"].to_numpy().argmax())
+    value = in_units(frame).iloc[place]
+    return f"trial {frame['trial'].iloc[place]} with {frame.attrs.get('metric', 'score')} {value:.4g}"
 
 
 SEARCH_SECTIONS = (
@@ -541,7 +555,8 @@ SEARCH_SECTIONS = (
         importance_frame,
         importance_plot,
         summary=lambda frame: ", ".join(
-            f"{name} {value:.0%}" for name, value in frame[["hyperparameter", "importance"]].dropna().itertuples(index=False)
+            f"{name} {value:.0%}"
+            for name, value in frame[["hyperparameter", "importance"]].dropna().itertuples(index=False)
         ),
     ),
     Section(

@@ -7,11 +7,10 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 INK, MUTED, GRID = "#1f2933", "#5b6773", "#d3dae1"
@@ -42,16 +41,16 @@ def time_unit(seconds: float) -> tuple[float, str]:
     return (1.0, "s") if seconds < 180 else (60.0, "min") if seconds < 3 * 3600 else (3600.0, "h")
 
 
-def log_scale(axis: Axis) -> None:
-    """Make an axis logarithmic, with numbers in place of matplotlib's formulas."""
+def set_log_scale(axes: Axes, axis: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, with plain numbers: matplotlib's are formulas, which `report_style` disables."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    getattr(axis.axes, f"set_{axis.axis_name}scale")("log")  # type: ignore[attr-defined]
-    low, high = axis.get_data_interval()
-    is_short = high < 30 * low
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if is_short else (1,), numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axes.set(**{f"{axis}scale": "log"})
+    chosen = axes.xaxis if axis == "x" else axes.yaxis
+    low, high = chosen.get_data_interval()
+    chosen.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+    chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
+    chosen.set_minor_formatter(NullFormatter())
 
 
 def name_at_side(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
@@ -61,8 +60,8 @@ def name_at_side(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> N
     """
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
-    height = axes.get_figure().get_figheight() * 72 * 0.75  # about that of the axes, in points
-    least = 11 / height  # of the axes' height, from name to name
+    inches = axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
+    least = 11 / (72 * 0.75 * inches)  # of the axes' height, which is about three quarters, from name to name
     ends = sorted(ends, key=lambda end: end[2])
     places: list[float] = []
     for *_, y, _ in ends:
@@ -77,7 +76,14 @@ def name_at_side(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> N
             textcoords="axes fraction",
             color=color,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "linestyle": ":", "shrinkA": 1, "shrinkB": 4},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 0.6,
+                "linestyle": ":",
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
             annotation_clip=False,
         )
 
@@ -140,4 +146,5 @@ def svg_of(figure: Figure, name: str) -> str:
         text = text.replace(color, f"var(--{variable})")
     # Text has the fonts of the page, which are there for all scripts.
     text = re.sub(r"font: ((?:\w+ )*)([\d.]+)px [^;\"]*", r"font: \1\2px var(--font)", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
     return re.sub(r"\s*\n\s*", "\n", text)

@@ -32,6 +32,7 @@ class Combination:
     is_refit: bool = False  # trained on the validation images as well, after the search
     split: tuple[Split, Split] | None = None  # of the first of the folds' networks: fitted to, and held out
     groups: np.ndarray | None = None  # of the held-out images, as in `Split`
+    indices: np.ndarray | None = None  # of these images in the store; None are the validation images
     teacher: Combination | None = None  # of a student: what it was distilled from
     student: Trial | None = None  # its training, which is not one of the search
 

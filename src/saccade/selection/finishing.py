@@ -132,6 +132,7 @@ def write_predictor(
     class_names: list[str] | None,
     objectives: Sequence[str] = (),
     keys: Keys,
+    paths: Sequence[str] = (),
     labelled: ImageTask,
     others: np.ndarray,
     earlier: EarlierSplit | None = None,
@@ -143,9 +144,10 @@ def write_predictor(
     """Write the predictor of these trials into a folder; after a kill it is complete, or absent.
 
     With costs among the objectives, the other trials of the Pareto front are saved as well. `labelled` is the task
-    without the `others`, images that have no labels of the user's. `earlier` is the split of the network from which the
-    trials started. With `is_interrupted` the run may be resumed: trials keep their files, and the summary has the entry
-    `INTERRUPTED`. The summary also has `more` entries, and those that `compare` returns for the predictor.
+    without the `others`, images that have no labels of the user's. `keys` and `paths` are those of all images.
+    `earlier` is the split of the network from which the trials started. With `is_interrupted` the run may be resumed:
+    trials keep their files, and the summary has the entry `INTERRUPTED`. The summary also has `more` entries, and those
+    that `compare` returns for the predictor.
 
     Raises a DataError if the weights of a trial on the Pareto front are missing.
     """
@@ -204,7 +206,8 @@ def write_predictor(
     predictions = postprocessing.calibration.apply(combination.predictions, task.problem)
     fitted = labelled.train.joined(labelled.val) if combination.num_folds else train
     given = combination.targets, predictions, evaluation.adjusted, fitted.targets
-    ValidationRecord.of(task.problem, *given).save(saved.folder, saved.validation_key)
+    places = labelled.val.indices if combination.indices is None else combination.indices
+    ValidationRecord.of(task.problem, *given, places, paths, keys).save(saved.folder, saved.validation_key)
     return saved
 
 

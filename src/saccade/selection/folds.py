@@ -220,5 +220,6 @@ class CrossValidation:
             evaluate(predictions, targets, task.problem, task.metric, groups=evaluated.groups),
             num_folds=self.num_folds,
             groups=evaluated.groups,
+            indices=evaluated.indices,
             split=(first.train, first.val),
         )

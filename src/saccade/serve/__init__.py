@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["ServerSettings", "serve"]
 
 
-def serve(model: ImagePredictor | str | Path, **settings: Any) -> None:
+def serve(
+    model: ImagePredictor | str | Path, *, on_start: Callable[[str, str], object] | None = None, **settings: Any
+) -> None:
     """Serve a predictor over HTTP until the process receives SIGTERM or SIGINT (Ctrl-C).
 
     Raises a DataError if the libraries of the extra ``serve`` are missing, or the address is not available, a
@@ -29,6 +32,8 @@ def serve(model: ImagePredictor | str | Path, **settings: Any) -> None:
     ----------
     model : ImagePredictor, str or Path
         A fitted predictor, or the path of a run folder, of a predictor's folder or of an exported ONNX file.
+    on_start : callable or None
+        Called with the model's name and the server's address when it accepts requests.
     **settings
         Fields of `ServerSettings`, such as ``port=8080``.
 
@@ -51,5 +56,7 @@ def serve(model: ImagePredictor | str | Path, **settings: Any) -> None:
     def announce(url: str, _: object) -> None:
         sys.stdout.write(f"Serving {served.info.name} at {url} (Ctrl-C stops it)\n")
         sys.stdout.flush()
+        if on_start is not None:
+            on_start(served.info.name, url)
 
     run_server(served, given, announce)

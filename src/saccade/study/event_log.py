@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 from saccade.errors import DivergedError, JournalError, SaccadeError, SpaceError, UnknownNameError, count_of
-from saccade.events import Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated
+from saccade.events import DataChecked, Decision, EpochDone, Event, Progressed, RunStarted, TrialCreated, Warned
 from saccade.space import Dict, encode, from_optuna
 from saccade.space.base import plain
 from saccade.study.life import StudyRecord
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
     from typing_extensions import Self
 
-VERSION = 2  # of the format, in the first line of each log
+VERSION, OLDEST = 3, 2  # of the format, in the first line of each log; events of version 2 have fewer fields
 
 _HEADER = "event_log"
 _KINDS: dict[str, type[Event]] = {cls.kind: cls for cls in Event.__subclasses__()}
@@ -200,7 +200,7 @@ class EventLog:
         version = record["version"] if record.get("kind") == _HEADER else 0
         if type(version) is not int:
             raise TypeError("the version is not a number")
-        if version < VERSION:
+        if version < OLDEST:
             raise JournalError(
                 f"{self.path} was written by a version of Saccade before the first release. Such a run cannot be "
                 "resumed; start a new one."
@@ -223,6 +223,27 @@ class EventLog:
                 f"The configuration of trial {record['trial']} in {self.path} has the value {lost}, which has no JSON "
                 "form. Pass the space with which the run was started."
             ) from None
+
+
+def copy_events(source: Path, target: Path, *, is_public: bool = False) -> None:
+    """Write the valid lines of a log to another file, in one step; no file without a log.
+
+    `is_public` leaves out what has paths of this machine: warnings, tracebacks, the folder, and examples of findings.
+    """
+    lines = []
+    for line in EventLog(source)._lines():
+        record = line.record
+        if is_public and isinstance(line.event, Warned):
+            continue
+        if is_public:
+            record = {**record, **{name: "" for name in ("folder", "traceback") if name in record}}
+            if isinstance(line.event, DataChecked):
+                record["findings"] = [{**finding, "examples": []} for finding in line.event.findings]
+        lines.append(json.dumps(record, separators=(",", ":"), allow_nan=False) + "\n")
+    if lines:
+        part = target.with_name(f"{target.name}.part")
+        part.write_text("".join(lines), encoding="ascii")
+        part.replace(target)
 
 
 def _parsed(line: bytes) -> dict[str, Any]:

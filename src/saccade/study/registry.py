@@ -34,16 +34,25 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
         return cast("Callable[..., T]", next(p for p in self._entry_points() if p.name == name).load())
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name.lower() in map(str.lower, self._names())
+        return self._registered(name) is not None
 
     def canonical(self, name: Any) -> str:
         """Return a name as it is registered, whatever the case of its letters; raise an UnknownNameError."""
-        names = self._names()
-        if name in names:
-            return str(name)
-        if name not in self:
-            raise UnknownNameError.of(self.kind, name, names)
-        return next(each for each in names if each.lower() == name.lower())
+        found = self._registered(name)
+        if found is None:
+            raise UnknownNameError.of(self.kind, name, self._names())
+        return found
+
+    def _registered(self, name: object) -> str | None:
+        if not isinstance(name, str):
+            return None
+        # Entry points last: reading those of all installed packages takes tens of milliseconds.
+        for names in (lambda: self._builtin, self._names):
+            if name in (known := names()):
+                return name
+            if found := next((each for each in known if each.lower() == name.lower()), None):
+                return found
+        return None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names())

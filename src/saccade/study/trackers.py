@@ -9,6 +9,7 @@ import json
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -112,12 +113,25 @@ def check_callbacks(callbacks: Any) -> list[Callback]:
     return list(callbacks)
 
 
+_everywhere: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextlib.contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Context in which every run passes its events to `listener` too, whose exceptions end the run."""
+    token = _everywhere.set((*_everywhere.get(), listener))
+    try:
+        yield
+    finally:
+        _everywhere.reset(token)
+
+
 @contextlib.contextmanager
 def connected(callbacks: Sequence[Callback]) -> Iterator[list[Listener]]:
     """Return a listener for each callback; close the trackers in the end."""
     listeners = [_Guarded(TRACKERS.make(one) if isinstance(one, (str, Tracker)) else one) for one in callbacks]
     try:
-        yield list(listeners)
+        yield [*_everywhere.get(), *listeners]
     finally:
         for listener in listeners:
             listener.close()

@@ -12,8 +12,9 @@ that other modules call a method instead of comparing the type. Three arrays occ
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -27,6 +28,9 @@ from saccade.tasks.labels import Label, Labels, ProblemType, are_label_lists, cl
 
 _MIN_PROBABILITY = 1e-15  # probabilities are clipped here before their logarithm is taken
 _TYPES: dict[str, type[Problem]] = {}  # each problem type registers itself
+
+type_adapter: Callable[[Any], TypeAdapter[Any]] = functools.cache(TypeAdapter)
+"""Return the pydantic adapter of a type, which takes tens of milliseconds to make."""
 
 
 class Problem(ABC):
@@ -74,7 +78,7 @@ class Problem(ABC):
     @staticmethod
     def from_json(record: dict[str, Any]) -> Problem:
         """Return the problem that `to_json` wrote; raise a LookupError, TypeError or ValueError if it is damaged."""
-        problem = TypeAdapter(_TYPES[record["type"]]).validate_python({**record})
+        problem: Problem = type_adapter(_TYPES[record["type"]]).validate_python({**record})
         if len({label for label in problem.classes if label == label}) < len(problem.classes):
             raise ValueError("two of the classes are equal, or one is NaN")
         return problem

@@ -79,7 +79,10 @@ class Metric:
 
 @dataclass(frozen=True)
 class MeanOver:
-    """A metric that is the mean of one value per image, or its root; the bootstrap resamples these values."""
+    """A metric that is the mean of one value per image, or its root; the bootstrap resamples these values.
+
+    With two values per image, of shape (num_images, 2), it is the ratio of their sums; 0 without any.
+    """
 
     values: Callable[[np.ndarray, np.ndarray, Problem], np.ndarray]
     sign: int = 1
@@ -91,6 +94,9 @@ class MeanOver:
 
     def of_values(self, values: np.ndarray) -> float:
         """Return the metric of some images from the values of these."""
+        if values.ndim == 2:
+            part, whole = values.sum(0).tolist()
+            return float(part / max(1, whole))
         mean = float(values.mean())
         return self.sign * (math.sqrt(mean) if self.is_root else mean)
 
@@ -108,10 +114,10 @@ def _log_losses(targets: np.ndarray, predictions: np.ndarray, problem: Problem) 
     return problem.image_losses(predictions, targets)
 
 
-def _f1_micro(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> float:
-    """Return the F1 score over all labels of all images; 0 when there are no labels at all."""
+def _f1_terms(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
+    """Return numerator and denominator of each image in the F1 score over all labels of all images."""
     given, right = problem.predicted_labels(predictions) > 0, targets > 0
-    return float(2 * (given & right).sum() / max(1, given.sum() + right.sum()))
+    return np.stack([2 * (given & right).sum(1), given.sum(1) + right.sum(1)], 1)
 
 
 def _absolute_errors(targets: np.ndarray, predictions: np.ndarray, problem: Problem) -> np.ndarray:
@@ -147,7 +153,7 @@ class BuiltIn:
 BUILT_IN = (
     BuiltIn(Metric("top1", MeanOver(_are_right)), SingleLabel, "always"),
     BuiltIn(Metric("top5", MeanOver(_are_in_top5)), SingleLabel, "always", min_classes=6),
-    BuiltIn(Metric("f1_micro", _f1_micro), Multilabel, "always"),
+    BuiltIn(Metric("f1_micro", MeanOver(_f1_terms)), Multilabel, "always"),
     BuiltIn(Metric("subset_accuracy", MeanOver(_are_right)), Multilabel, "always"),
     BuiltIn(Metric("rmse", MeanOver(_squared_errors, is_root=True), greater_is_better=False), Regression, "always"),
     BuiltIn(Metric("mae", MeanOver(_absolute_errors), greater_is_better=False), Regression, "detailed"),

@@ -291,7 +291,7 @@ class _Search:
                 EventLog(self.path / EVENTS, space) as log,
             ):
                 is_resumed = start_or_resume(self.path, space, self.metric, self.mode, resume=self.resume)
-                deadline.limit_s -= log.seconds_used()
+                deadline = Deadline(self.time_limit_s, used_s=deadline.elapsed_s() + log.seconds_used())
                 return self._search(self.path, deadline, log, is_resumed)
         folder = Path(tempfile.mkdtemp(prefix="saccade_tune_"))
         try:
@@ -306,7 +306,7 @@ class _Search:
         return result
 
     def _search(self, folder: Path, deadline: Deadline, log: EventLog | None, is_resumed: bool) -> TuneResult:
-        from saccade.study.progress import ProgressDisplay  # slow to import
+        from saccade.study.display.progress import ProgressDisplay  # slow to import
 
         sign = -1.0 if self.mode == "min" else 1.0
         with ProgressDisplay(self.verbosity, self.metric) as display, contextlib.ExitStack() as stack:
@@ -339,8 +339,9 @@ class _Search:
 
             study.listeners += [FunctionCheckpointKeeper(study.trials), check_metric]
             display.recall(study.trials)
-            limits = self.num_trials, self.time_limit_s
-            notify(RunStarted(str(self.path or ""), *limits, environment("optuna"), scales(self.searcher.space)))
+            limits, machine = (self.num_trials, self.time_limit_s), environment("optuna")
+            names = scales(self.searcher.space)
+            notify(RunStarted(str(self.path or ""), *limits, machine, names, deadline.elapsed_s()))
             if self.resume and not is_resumed:
                 notify(Warned(f"{self.path} contains no search to resume; a new search starts"))
             if log is not None:

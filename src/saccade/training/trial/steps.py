@@ -92,8 +92,9 @@ class Steps:
         """Take the steps of an epoch; stop early, after at least one step, if validation might miss the deadline.
 
         `validation_s` maps the seconds per image in training to those of a validation. Returns ``train_loss``,
-        ``train_part`` (fraction of the images), ``data_s`` (waiting for images) and, for classification, ``train_acc``;
-        and whether all steps were taken. Raises a DivergedError if the loss is not finite.
+        ``train_part`` (fraction of the images), ``data_s`` (waiting for images), ``num_images`` and, for
+        classification, ``train_acc``; and whether all steps were taken. Raises a DivergedError if
+        the loss is not finite.
         """
         number, num_steps = self.num_epochs, len(self.batches)
         seed_generators(self.recipe.seed, number)
@@ -134,6 +135,7 @@ class Steps:
                 break
         part = 1.0 if is_whole else num_images / self.batches.num_in_pass
         metrics = {"train_loss": sum_loss / num_images, "train_part": part, "data_s": self.batches.waited_s}
+        metrics["num_images"] = num_images
         if self.problem.has_classes:
             metrics["train_acc"] = num_right / num_images
         return metrics, is_whole

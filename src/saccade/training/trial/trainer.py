@@ -193,16 +193,16 @@ class Trainer:
 
     def _train(self, deadline: Deadline, last_epoch: int) -> tuple[dict[str, float], bool]:
         """Train to the next epoch to validate: by `val_interval`, the last one, or the last before the deadline."""
-        data_s = 0.0
+        data_s = num_images = 0.0
         while True:
             start_s = time.perf_counter()
             metrics, is_whole = self.steps.take_epoch(deadline, self._validation_s)
-            data_s += metrics["data_s"]
+            data_s, num_images = data_s + metrics["data_s"], num_images + metrics["num_images"]
             epoch_s = time.perf_counter() - start_s
             next_s = epoch_s + self._validation_s(epoch_s / self.steps.batches.num_in_pass)
             is_validated = self.steps.num_epochs % self.recipe.val_interval == 0 or self.steps.num_epochs == last_epoch
             if not is_whole or is_validated or deadline.seconds_left() < next_s:
-                return {**metrics, "data_s": data_s}, is_whole
+                return {**metrics, "data_s": data_s, "num_images": num_images}, is_whole
 
     def _validate(
         self, deadline: Deadline, start_s: float, metrics: dict[str, float], is_whole: bool, probe: Probe | None = None

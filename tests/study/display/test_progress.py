@@ -19,7 +19,7 @@ from saccade.events import (
     TrialCreated,
     Warned,
 )
-from saccade.study.progress import ProgressDisplay
+from saccade.study.display.progress import ProgressDisplay
 from saccade.study.trial import Trial
 
 STORY: list[Event] = [

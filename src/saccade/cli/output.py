@@ -1,0 +1,105 @@
+"""Output for programs (``--json``): JSON lines on standard output in place of text.
+
+The lines are the events of fits while they run, and the last one is the result that the command returns, or the error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+import itertools
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Annotated, Any
+
+import typer
+
+from saccade.events import Event, Progressed, Warned
+from saccade.space.base import plain
+from saccade.study.trackers import listening
+
+Write = Callable[[Mapping[str, Any]], None]
+"""Writes one JSON object as a line."""
+
+_writing: ContextVar[Write | None] = ContextVar("writing", default=None)
+
+_FLAG = inspect.Parameter(
+    "json",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool, typer.Option("--json", help="Write JSON lines; see saccade schema.", show_default=False)
+    ],
+)
+
+
+def with_json(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that has the option ``--json`` as well; `json_lines` obeys it."""
+
+    @functools.wraps(function)
+    def command(*, json: bool = False, **given: Any) -> Any:  # noqa: ARG001
+        return function(**given)
+
+    parameters = [*inspect.signature(function, eval_str=True).parameters.values(), _FLAG]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # Typer reads it
+    command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return command
+
+
+def is_asked(arguments: Iterable[str]) -> bool:
+    """Return whether ``--json`` is among the arguments of a command, which may be invalid otherwise."""
+    return "--json" in itertools.takewhile(lambda each: each != "--", arguments)
+
+
+@contextlib.contextmanager
+def json_lines() -> Iterator[Write]:
+    """Context in which commands print no text, and fits write their events; yield a function that writes an object."""
+    stream = sys.stdout
+
+    def write(record: Mapping[str, Any]) -> None:
+        stream.write(json.dumps(json_value(record), allow_nan=False) + "\n")
+        stream.flush()  # readers follow a fit
+
+    def show(event: Event) -> None:
+        if not isinstance(event, Progressed):  # as in the event log
+            text = {"text": event.shown()} if isinstance(event, Warned) else {}
+            write({"kind": event.kind, "time": round(time.time(), 3), **vars(event), **text})
+
+    nowhere = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115
+    token = _writing.set(write)
+    try:
+        with nowhere, contextlib.redirect_stdout(nowhere), listening(show):
+            yield write
+    finally:
+        _writing.reset(token)
+
+
+def emit(record: Mapping[str, Any]) -> None:
+    """Write a JSON object before the result, with ``--json``."""
+    if (write := _writing.get()) is not None:
+        write(record)
+
+
+def json_value(value: Any) -> Any:
+    """Return a value as JSON: NaN and infinity as None, dataclasses as objects, paths and other objects as text."""
+    value = plain(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): json_value(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [json_value(part) for part in value]
+    if hasattr(value, "model_dump"):  # one of `saccade.cli.results`, which are JSON
+        return value.model_dump()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return json_value(vars(value))
+    return str(value)
