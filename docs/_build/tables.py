@@ -5,10 +5,14 @@ A comment such as ``<!-- table: hyperparameters -->`` in a page is replaced by t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from typing import Any, get_args, get_origin
 
+from pydantic import BaseModel
+
+from saccade.cli.results import RESULTS, schema_of
 from saccade.fit.config_file import FitConfig
 from saccade.fit.options import option_flag, option_rows, options_of
 from saccade.models.catalogue import ALIASES as NETWORKS
@@ -59,6 +63,31 @@ def _cli_options() -> str:
     return _table(("option of `fit`", "meaning"), rows)
 
 
+def _results() -> str:
+    """Return the fields of each command's result, and of the models that are parts of them."""
+    commands: dict[type[BaseModel], list[str]] = {}
+    for command, model in RESULTS.items():
+        commands.setdefault(model, []).append(f"`{command}`")
+    rows = []
+    for model, names in commands.items():
+        schema = schema_of(names[0].strip("`"))["$defs"]
+        for name in (model.__name__, *_parts(schema, model.__name__)):
+            fields = [
+                f"`{field}`" + (f": {about['description']}" if "description" in about else "")
+                for field, about in schema[name]["properties"].items()
+                if field != "kind"
+            ]
+            of = ", ".join(names) if name == model.__name__ else f"{name}: {schema[name]['description']}"
+            rows.append((_in_cell(of), _in_cell("<br>".join(fields))))
+    return _table(("result of", "fields"), list(dict.fromkeys(rows)))
+
+
+def _parts(schema: dict[str, Any], name: str) -> list[str]:
+    """Return the names of the models in a model."""
+    found = re.findall(r"#/\$defs/(\w+)", json.dumps(schema[name]))
+    return list(dict.fromkeys(part for each in found for part in (each, *_parts(schema, each))))
+
+
 def _networks() -> str:
     return _table(("GluonCV's name", "timm's"), [(f"`{old}`", f"`{new}`") for old, new in sorted(NETWORKS.items())])
 
@@ -100,5 +129,6 @@ _TABLES: dict[str, Callable[[], str]] = {
     "fit_options": _fit_options,
     "hyperparameters": _hyperparameters,
     "networks": _networks,
+    "results": _results,
     "unavailable_networks": _unavailable_networks,
 }

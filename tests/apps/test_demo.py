@@ -23,8 +23,8 @@ def test_the_digits_are_split_by_class(tmp_path):
 @pytest.mark.slow
 def test_the_demo_shows_trials_accuracy_and_the_pictures_path(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("saccade.apps.demo.NUM_PHOTOGRAPHS", 8)
-    figures = run_demo(tmp_path, {**HYPERPARAMETERS, "model": "test_resnet", "lr": 1e-2})
-    assert figures["top1"] >= 0.95
+    figures = run_demo(tmp_path, {**HYPERPARAMETERS, "model": "test_resnet", "lr": 1e-2}, num_images=900)
+    assert figures["top1"] >= 0.85
     shown = capsys.readouterr().out
     assert f"test accuracy {figures['top1']:.4f}" in shown
     of_photographs = re.search(r"photographs: test accuracy ([\d.]+) on 24 parts", shown)

@@ -58,6 +58,7 @@ def arguments(fitted, splits, tmp_path, monkeypatch) -> dict[str, list[str | Pat
         "check": [splits],
         "fit": [splits, *SMALL, "--set", "epochs=1", "--out", tmp_path / "run", "--verbosity", "0"],
         "resume": [run],
+        "watch": [run],
         "leaderboard": [run],
         "choose": [run, "--out", tmp_path / "chosen"],
         "evaluate": [run, splits, "--metrics", "f1_macro,confusion_matrix,classification_report"],
@@ -83,7 +84,7 @@ def test_a_command_writes_lines_that_fit_its_schema(saccade, arguments, command)
     result = saccade(command, *arguments[command], "--json")
     *events, last = lines_of(command, result.stdout)
     assert (result.exit_code, last["kind"]) == (0, "result"), result.stderr
-    assert bool(events) == (command == "fit")
+    assert bool(events) == (command in ("fit", "watch"))
     if command == "fit":
         kinds = [event["kind"] for event in events]
         assert (kinds[0], kinds[-1]) == ("run_started", "run_finished")

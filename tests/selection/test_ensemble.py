@@ -181,9 +181,9 @@ def test_the_standard_error_is_that_of_the_metric(name):
     """It equals the standard deviation of the difference over many samples of images, in the units of the metric."""
     problem = PROBLEMS["regression" if name == "rmse" else "binary"]
     metric, differences, errors = make_metric(name, problem), [], []
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
-        targets = targets_of(problem, 300, rng)
+        targets = targets_of(problem, 200, rng)
         first, second = (model(problem, targets, rng, skill) for skill in (1.0, 0.8))
         differences.append(
             metric.score(metric(targets, first, problem)) - metric.score(metric(targets, second, problem))

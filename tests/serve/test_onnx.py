@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from contracts.servers import check_answers, variants
+from contracts.servers import check_answers, serving, variants
 from saccade import ImagePredictor
+from saccade.serve.models import ServedOnnx
 
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
@@ -45,45 +46,56 @@ def start(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("kind", ["classes", "multilabel", "regression"])
-def test_an_exported_file_is_served_without_torch(
-    kind: str, predictor: ImagePredictor, frame: pd.DataFrame, fit_tiny: Callable[..., ImagePredictor], tmp_path: Path
-) -> None:
+def check(client: httpx2.Client, predictor: ImagePredictor, kind: str) -> None:
+    """Compare the answers of a server with the predictor of its file."""
+    files = variants()
+    answers = client.post("/predict", files=[("files", each) for each in files.items()]).json()["predictions"]
+    assert client.post("/explain", files={"files": files["plain.png"]}).status_code == 404
+    info = client.get("/model").json()
+    assert client.post("/predict", files={"files": b"x"}).status_code == 422
+    check_answers(predictor, answers, list(files.values()), 1e-4)
+    assert info["class_names"] == predictor.class_names
+    assert info["can_explain"] is info["can_embed"] is False
     if kind == "multilabel":
-        labels = frame["label"].map({"r": ["warm"], "g": [], "b": ["cold", "blue"]})
-        predictor = fit_tiny(pd.DataFrame({"image": frame["image"], "label": labels}), "exported_lists")
-    elif kind == "regression":
-        labelled = frame[["image"]].assign(label=frame["value"])
-        predictor = fit_tiny(labelled, "exported_numbers", problem_type="regression")
-    file = tmp_path / "model.onnx"
-    predictor.export("onnx", file)
-    server = start("serve", str(file), "--port", "0")
+        return
+    sets = [list(each) for each in predictor.predict_set(list(files.values()), as_pandas=False)]
+    found_sets = [answer["set"] for answer in answers]
+    if kind == "classes":
+        assert found_sets == sets
+    else:
+        np.testing.assert_allclose(found_sets, sets, rtol=1e-3)
+
+
+def test_an_exported_file_is_served_without_torch(predictor: ImagePredictor, tmp_path: Path) -> None:
+    file = predictor.export("onnx", tmp_path / "model.onnx", check=False)  # which the tests of exports do
+    server = start("serve", file, "--port", "0")
     try:
         assert server.stdout is not None
         line = server.stdout.readline()
         found = re.search(r"http://[\d.:]+", line)
         assert found, (line, server.communicate(timeout=30)[1])
-        files = variants()
         with httpx2.Client(base_url=found[0], trust_env=False, timeout=60) as client:
-            answers = client.post("/predict", files=[("files", each) for each in files.items()]).json()["predictions"]
-            assert client.post("/explain", files={"files": files["plain.png"]}).status_code == 404
-            info = client.get("/model").json()
-            assert client.post("/predict", files={"files": b"x"}).status_code == 422
-        check_answers(predictor, answers, list(files.values()), 1e-4)
-        assert info["class_names"] == predictor.class_names
-        assert info["can_explain"] is info["can_embed"] is False
-        if kind != "multilabel":
-            sets = [list(each) for each in predictor.predict_set(list(files.values()), as_pandas=False)]
-            found_sets = [answer["set"] for answer in answers]
-            if kind == "classes":
-                assert found_sets == sets
-            else:
-                np.testing.assert_allclose(found_sets, sets, rtol=1e-3)
+            check(client, predictor, "classes")
         server.send_signal(signal.SIGINT)
         assert server.wait(60) == 0
     finally:
         server.kill()
         server.communicate()
+
+
+@pytest.mark.parametrize("kind", ["multilabel", "regression"])
+def test_exported_files_of_other_problems(
+    kind: str, frame: pd.DataFrame, fit_tiny: Callable[..., ImagePredictor], tmp_path: Path
+) -> None:
+    if kind == "multilabel":
+        labels = frame["label"].map({"r": ["warm"], "g": [], "b": ["cold", "blue"]})
+        predictor = fit_tiny(pd.DataFrame({"image": frame["image"], "label": labels}), "exported_lists")
+    else:
+        labelled = frame[["image"]].assign(label=frame["value"])
+        predictor = fit_tiny(labelled, "exported_numbers", problem_type="regression")
+    file = predictor.export("onnx", tmp_path / "model.onnx", check=False)
+    with serving(ServedOnnx(Path(file))) as served:
+        check(served.client, predictor, kind)
 
 
 def test_a_file_of_others_is_refused_without_a_traceback(tmp_path: Path) -> None:

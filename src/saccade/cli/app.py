@@ -24,8 +24,9 @@ from saccade.cli.output import Write, is_asked, json_lines, with_json
 from saccade.cli.predict import explain, predict
 from saccade.cli.report import report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume
-from saccade.cli.serve import serve
+from saccade.cli.serve import mcp, serve
 from saccade.cli.share import card, push
+from saccade.cli.watch import watch
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
@@ -112,6 +113,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "check": check,
     "fit": _fit_stub,
     "resume": resume,
+    "watch": watch,
     "leaderboard": leaderboard,
     "report": report,
     "choose": choose,
@@ -121,13 +123,14 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "explain": explain,
     "export": export,
     "serve": serve,
+    "mcp": mcp,
     "card": card,
     "push": push,
     "models": models,
     "doctor": doctor,
     "schema": schema,
 }
-PROTOCOLS: set[str] = set()  # commands whose standard output is a protocol, so that they have no --json
+PROTOCOLS = {"mcp"}  # commands whose standard output is a protocol, so that they have no --json
 
 for name, command in _COMMANDS.items():
     made = command if name in PROTOCOLS else with_json(command)

@@ -67,15 +67,10 @@ def json_lines() -> Iterator[Write]:
         stream.write(json.dumps(json_value(record), allow_nan=False) + "\n")
         stream.flush()  # readers follow a fit
 
-    def show(event: Event) -> None:
-        if not isinstance(event, Progressed):  # as in the event log
-            text = {"text": event.shown()} if isinstance(event, Warned) else {}
-            write({"kind": event.kind, "time": round(time.time(), 3), **vars(event), **text})
-
     nowhere = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115
     token = _writing.set(write)
     try:
-        with nowhere, contextlib.redirect_stdout(nowhere), listening(show):
+        with nowhere, contextlib.redirect_stdout(nowhere), listening(emit_event):
             yield write
     finally:
         _writing.reset(token)
@@ -85,6 +80,14 @@ def emit(record: Mapping[str, Any]) -> None:
     """Write a JSON object before the result, with ``--json``."""
     if (write := _writing.get()) is not None:
         write(record)
+
+
+def emit_event(event: Event, at_s: float | None = None) -> None:
+    """Write an event as a line, with ``--json``; `at_s` is its time of day, None is now."""
+    if not isinstance(event, Progressed):  # as in the event log
+        text = {"text": event.shown()} if isinstance(event, Warned) else {}
+        at_s = time.time() if at_s is None else at_s
+        emit({"kind": event.kind, "time": round(at_s, 3), **vars(event), **text})
 
 
 def json_value(value: Any) -> Any:

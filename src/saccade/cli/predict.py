@@ -64,7 +64,7 @@ def predict(
             if predictor.classes and not error:
                 values = found.predictions[row].tolist()
                 rows[-1]["probabilities"] = dict(zip(predictor.class_names, values, strict=True))
-        return PredictResult.make(images=rows, num_unreadable=len(found.errors), csv=csv)
+        return PredictResult.make(images=rows, num_images=len(rows), num_unreadable=len(found.errors), csv=csv)
 
     if csv is None:
         shown = [

@@ -65,7 +65,7 @@ class TrialRow(Line):
 
     trial: int
     status: str
-    """completed, stopped, paused, failed, running or waiting."""
+    """completed, stopped, paused, failed or running."""
     score_val: float | None
     """The validation score, higher is better."""
     weight: float
@@ -168,6 +168,18 @@ class FitResult(PredictorResult):
             report=str(report) if report.is_file() else None,
             test=test,
         )
+
+
+class WatchResult(Result):
+    """What a run had when the watching ended; a run that died is an error."""
+
+    run: str
+    is_finished: bool
+    """False if the watching was ended by Ctrl-C."""
+    num_trials: int
+    best_trial: int | None
+    score: float | None
+    """Of the best trial, higher is better."""
 
 
 class LeaderboardResult(Result):
@@ -285,6 +297,7 @@ class PredictResult(Result):
     """Predictions."""
 
     images: list[Prediction]
+    num_images: int
     num_unreadable: int
     csv: str | None = None
     """The table that was written."""
@@ -311,7 +324,8 @@ class Explanation(Line):
 class ExplainResult(Result):
     """Explanations, and the figure that shows them."""
 
-    figure: str
+    figure: str | None
+    """The file that was written."""
     images: list[Explanation]
     num_images: int
     """How many were given; of more than --num-images, those with the lowest confidence are explained."""
@@ -337,6 +351,8 @@ class ReportResult(Result):
     file: str
     sections: list[str]
     """Names of its tables and figures; in Python, ImagePredictor.report().frames has them."""
+    table: Table | None = None
+    """That of the section which was asked for."""
 
 
 class CardResult(Result):
@@ -474,6 +490,7 @@ RESULTS: dict[str, type[Result]] = {
     "check": CheckResult,
     "fit": FitResult,
     "resume": FitResult,
+    "watch": WatchResult,
     "leaderboard": LeaderboardResult,
     "choose": PredictorResult,
     "evaluate": EvaluateResult,
@@ -491,7 +508,7 @@ RESULTS: dict[str, type[Result]] = {
 }
 """The model of each command's result."""
 
-FITS = ("demo", "fit", "resume")  # commands that write the events of fits
+FITS = ("demo", "fit", "resume", "watch")  # commands that write the events of fits
 
 
 def event_models() -> list[type[BaseModel]]:

@@ -1,4 +1,4 @@
-"""``saccade serve``."""
+"""``saccade serve`` and ``mcp``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from saccade.cli.output import emit
+from saccade.errors import DataError
 from saccade.serve.settings import ServerSettings
 
 Model = Annotated[
@@ -34,6 +35,29 @@ def serve(model: Model, **settings: Any) -> Any:
 
     serve(model, on_start=on_start, **{**settings, "cors": tuple(settings["cors"])})
     return ServeResult.make(url=url)
+
+
+def mcp(
+    root: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder that tools may read and write; nothing outside of it.")
+    ] = Path(),
+    http: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="Serve streamable HTTP on 127.0.0.1 instead of standard input and output."),
+    ] = None,
+) -> None:
+    """Offer fit, predict, explain and others as tools of the Model Context Protocol, for agents."""
+    try:
+        from saccade.cli.mcp_server import make_server
+    except ModuleNotFoundError as error:
+        if error.name not in ("mcp", "mcp_types"):
+            raise
+        raise DataError('The server needs mcp. Install it: pip install "saccade[mcp]"') from None
+    server = make_server(root)
+    if http is None:
+        server.run("stdio")
+    else:
+        server.run("streamable-http", host="127.0.0.1", port=http)
 
 
 def _options() -> list[inspect.Parameter]:

@@ -258,7 +258,7 @@ def run_fit(
                     is_interrupted=is_interrupted,
                 )
                 saved = _write_result(images, folder, write, combination, task, study.trials, notify)
-                write_features(saved, labelled, combination, seconds_left)
+                write_features(saved, labelled, combination, lambda: seconds_left() - final_report.reserve_s())
                 if is_interrupted:
                     notify(Warned(f"the search was interrupted; to continue it: saccade resume {root}"))
                 else:

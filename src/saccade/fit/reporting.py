@@ -37,16 +37,19 @@ class FinalReport:
         self, writer: ReportWriter, option: bool | Literal["auto"], folder: Path, deadline: Deadline, notify: Listener
     ) -> None:
         self._writer, self._folder, self._limit_s, self._notify = writer, folder, deadline.limit_s, notify
+        self._reserve_s: float | None = None
         self._is_wanted = option is True or (option == "auto" and self._limit_s >= REPORT_FROM_S)
 
     def reserve_s(self) -> float:
-        """Return the seconds to reserve, as measured on this machine; 0 without a report or a limit."""
-        if not self._is_wanted or math.isinf(self._limit_s):
-            return 0.0
-        try:
-            return min(self._writer.prepare(), REPORT_FRACTION * self._limit_s)
-        except Exception as error:
-            return self._give_up(error)
+        """Return the seconds to reserve, measured on this machine by the first call; 0 without a report or a limit."""
+        if self._reserve_s is None:
+            self._reserve_s = 0.0
+            if self._is_wanted and not math.isinf(self._limit_s):
+                try:
+                    self._reserve_s = min(self._writer.prepare(), REPORT_FRACTION * self._limit_s)
+                except Exception as error:
+                    self._give_up(error)
+        return self._reserve_s
 
     def write(self, saved: SavedPredictor, begin: Callable[[], None], left: Callable[[], float]) -> None:
         """Write the report into the run folder, after `begin`, if there is to be one and time is `left`."""
@@ -58,8 +61,7 @@ class FinalReport:
         except Exception as error:
             self._give_up(error)
 
-    def _give_up(self, error: Exception) -> float:
+    def _give_up(self, error: Exception) -> None:
         self._is_wanted = False
         reason = f"{type(error).__name__}: {error}"
         self._notify(Warned(f"no report was written ({reason}). Write it: saccade report {root_of(self._folder)}"))
-        return 0.0

@@ -38,7 +38,9 @@ from saccade.space import Dict
 from saccade.study.event_log import EventLog, to_json_value
 from saccade.study.life import StudyRecord
 from saccade.study.objectives import same_costs
+from saccade.study.run_folder import EVENTS as EVENTS
 from saccade.study.run_folder import LOCK, STARTING, CheckpointKeeper, is_vacant, locked, write_json_atomically
+from saccade.study.run_folder import NEW as NEW
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import parse_name
 from saccade.tasks.metrics import EvalMetric
@@ -50,15 +52,13 @@ SOURCE = "saccade_source"  # attribute of a table: where it was read from
 RUNS_FOLDER = "saccade_runs"  # parent of the run folders of fits without a path
 
 # Files and folders in a run folder, besides the predictor.
-RUN, DATA, SPLIT, EVENTS = "run.json", "data.json", "split.json", "events.jsonl"
-REPORT = "report.html"
+RUN, DATA, SPLIT, REPORT = "run.json", "data.json", "split.json", "report.html"
 JOURNAL, TRIALS, STORE, CHECKS = "study/journal.log", "trials", "store", "checks.csv"
 REFIT, FOLDS, START, START_SPLIT = "refit", "folds", "start.safetensors", "start-split.safetensors"
 PSEUDO_LABELS = "pseudo_labels.npz"  # of the images without labels that train
 STUDENTS, TEACHER = "students", "teacher"  # trainings of a distillation, and the predictor that it started from
 
-# Subfolder in which a run is made that will replace the one in the folder, and its name while it takes its place.
-NEW, MOVING = ".new", ".moving"
+MOVING = ".moving"  # name of the subfolder `NEW` while its run takes the place of the earlier one
 
 _PREDICTORS = PREDICTOR_FOLDER, TEACHER
 

@@ -64,6 +64,7 @@ class EventLog:
         self._start_s = time.monotonic()
         self._descriptor: int | None = None
         self._lock: BaseFileLock | None = None
+        self._seen = (0, 0, StudyRecord())  # by `news`: the file's inode, its bytes, and the state after them
 
     def __call__(self, event: Event) -> None:
         """Write one event."""
@@ -90,6 +91,22 @@ class EventLog:
                 if isinstance(event, TrialCreated) and not self._as_text:
                     event = replace(event, config=self._config(line.record))
                 yield event, line.record["time"], used_s
+
+    def news(self) -> Iterator[tuple[Event, float]]:
+        """Read each event that was written since the last call, with its time of day.
+
+        If the file was replaced, such as by the run that overwrites it, all events of the new one come.
+        """
+        if not self.path.exists():
+            return
+        stat = self.path.stat()
+        inode, end, study = self._seen
+        if inode != stat.st_ino or end > stat.st_size:
+            end, study = 0, StudyRecord()
+        for line in self._lines(end, study):
+            self._seen = stat.st_ino, line.end, study
+            if line.event is not None:
+                yield line.event, line.record["time"]
 
     def seconds_used(self) -> float:
         """Return how long the run has taken: the sum over its sessions, each from `RunStarted` to its last event."""
@@ -170,14 +187,15 @@ class EventLog:
         if end == 0:
             self._write({"kind": _HEADER, "version": VERSION})
 
-    def _lines(self) -> Iterator[_Line]:
-        """Read the valid lines at the start of the file."""
+    def _lines(self, end: int = 0, study: StudyRecord | None = None) -> Iterator[_Line]:
+        """Read the valid lines after the first `end` bytes, which have left the study in this state."""
         if not self.path.exists():
             return
         if not self.path.is_file():
             raise JournalError(f"{self.path} is not a regular file. Restore a copy of it, or start a new run")
-        end, study = 0, StudyRecord()
+        study = study or StudyRecord()
         with self.path.open("rb") as file:
+            file.seek(end)
             for line in file:
                 event = None
                 try:

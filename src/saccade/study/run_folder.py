@@ -22,6 +22,11 @@ from saccade.study.trial_files import replace_durably
 LOCK, STARTING = ".lock", ".starting"
 """The file that a running process locks, and the folder in which the first files of a run are prepared."""
 
+EVENTS, NEW = "events.jsonl", ".new"
+"""The event log, and the subfolder in which a run is made that will replace the one in the folder."""
+
+LOCK_WAIT_S = 0.1  # in which `lock_owner` of a process that watches has certainly ended
+
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
@@ -34,7 +39,7 @@ def locked(folder: Path) -> Iterator[None]:
     lock = filelock.FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=LOCK_WAIT_S)
     except filelock.Timeout:
         raise RunInUseError(
             f"Another run is using the folder {folder}, in another process or in this one. Stop it, or choose another "
@@ -49,6 +54,45 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def lock_owner(folder: Path) -> int | None:
+    """Return the process that works on the run in a folder; 0 if only its number is not known, None without one.
+
+    Nothing in the folder is changed. On Linux, the lock is taken for an instant only if no process is found.
+    """
+    try:
+        file = (folder / LOCK).open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError:  # on Windows, a locked file
+        return 0
+    with file:
+        inode = os.fstat(file.fileno()).st_ino
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+                fields = line.split()
+                if fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
+                    return max(0, int(fields[4]))  # 0 in another container
+        try:
+            import fcntl
+        except ImportError:
+            return _try_lock(folder)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return 0
+    return None
+
+
+def _try_lock(folder: Path) -> int | None:
+    import filelock
+
+    try:
+        with filelock.FileLock(folder / LOCK).acquire(timeout=0):
+            return None
+    except (filelock.Timeout, OSError):
+        return 0
 
 
 def environment(*packages: str) -> dict[str, str]:

@@ -15,11 +15,12 @@ from saccade.errors import HyperparameterError, SpaceError
 from saccade.events import EpochDone, Event, JobDone, JobFailed, JobStarted
 from saccade.space import Dict
 from saccade.study.function import CHECKPOINT
+from saccade.study.run_folder import EVENTS as EVENTS
 from saccade.study.run_folder import CheckpointKeeper, other_entries, write_json_atomically
 from saccade.study.trial import Trial
 from saccade.study.trial_files import file_name
 
-ABOUT, JOURNAL, EVENTS, TRIALS = "tune.json", "journal.log", "events.jsonl", "trials"
+ABOUT, JOURNAL, TRIALS = "tune.json", "journal.log", "trials"
 """Files and folders in it."""
 
 NUM_BEST = 3

@@ -33,7 +33,9 @@ def frame(state: RunState, width: int, memory: int | None = None, *, has_colours
     lines = _lines_of_time(state, width, has_colours=has_colours) if state.is_started else []
     if state.record.trials:
         lines += [_trials(state, width), _best(state, width)]
-    if state.is_started:
+    if state.is_finished and state.result:
+        lines.append(_labelled("result", Text(state.result)))
+    elif state.is_started and not state.is_finished:
         speed = state.images_per_s()
         about = Text(f"{speed:,.0f} images/s  " if speed else "")
         if memory is not None:

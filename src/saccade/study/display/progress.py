@@ -50,7 +50,7 @@ class ProgressDisplay:
         metric: str,
         console: Console | None = None,
         state: RunState | None = None,
-        pid: int | None = None,
+        pid: int | None = 0,
     ) -> None:
         self.verbosity = verbosity
         self.console = console or make_console()
@@ -60,7 +60,7 @@ class ProgressDisplay:
             self._screen = NotebookScreen()
         elif verbosity >= 2 and self.console.is_terminal and self.console.is_interactive:
             self._screen = None if self.console.legacy_windows else TerminalScreen(self.console)
-        self._pid = os.getpid() if pid is None else pid
+        self.pid = pid  # of the process whose memory is shown; 0 is this one
         self._lock = threading.Lock()  # of the state
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -80,9 +80,9 @@ class ProgressDisplay:
             self._thread.join()
             self._screen.close()
 
-    def __call__(self, event: Event) -> None:  # noqa: C901  one case for each event
-        """Show one event."""
-        self.tell(event)
+    def __call__(self, event: Event, at_s: float | None = None) -> None:  # noqa: C901  one case for each event
+        """Show one event, which happened at `at_s` of the state's clock; None is now."""
+        self.tell(event, at_s)
         trials = self.state.record.trials
         match event:
             case RunStarted():
@@ -136,6 +136,21 @@ class ProgressDisplay:
                 text = escape(event.result or f"trial {event.best_trial}, {score}")
                 self._print(1, f"[bold]result: {text}[/bold]  [dim]{_seconds(event.seconds)} in all[/dim]")
 
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a live display."""
+        return self._screen is not None
+
+    def note(self, text: str) -> None:
+        """Show a line, unless the display is silent."""
+        self._print(1, escape(text))
+
+    def print_end(self) -> None:
+        """Print the last frame of the live display, without a run that has not started."""
+        if self._screen is not None:
+            for line in frame(self.state, self._screen.width, has_colours=self._screen.has_colours):
+                self.console.print(line)
+
     def tell(self, event: Event, at_s: float | None = None) -> None:
         """Apply an event to the state only, which happened at `at_s` of its clock; None is now."""
         with self._lock:
@@ -155,7 +170,7 @@ class ProgressDisplay:
         num_draws, memory = 0, None
         while not self._is_over.wait(REFRESH_S):
             if num_draws % MEMORY_DRAWS == 0:
-                memory = memory_of(self._pid)
+                memory = None if self.pid is None else memory_of(self.pid or os.getpid())
             num_draws += 1
             with self._lock:
                 lines = frame(self.state, self._screen.width, memory, has_colours=self._screen.has_colours)

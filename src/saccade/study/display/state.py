@@ -54,6 +54,7 @@ class RunState:
         self.workers: list[int | None] = []  # the trial of each; None is idle
         self.best: list[tuple[float, float]] = []  # seconds of the run, and the best value of the metric from then on
         self.warnings: list[str] = []
+        self.result = ""
         self._synchronised_s = (0.0, 0.0)  # seconds of the run, and the clock at that moment
 
     def elapsed_s(self) -> float:
@@ -98,6 +99,7 @@ class RunState:
                     self.workers.pop()
             case RunFinished():
                 self._synchronised_s, self.is_finished = (max(event.seconds, self._run_s(at_s)), at_s), True
+                self.result = event.result
                 self.workers.clear()
                 self.tasks.clear()
         if self.is_started:
