@@ -18,7 +18,7 @@ from saccade.cli import app
 from saccade.errors import DataError, DataWarning, UnknownFrameError
 from saccade.fit.run_folder import EVENTS
 from saccade.report.page import figure, table
-from saccade.report.report import SECTIONS, Report
+from saccade.report.report import Report
 from saccade.report.sections import Section
 from saccade.report.style import SERIES, new_figure
 
@@ -164,9 +164,9 @@ def test_a_section_that_fails_is_a_warning_and_leaves_the_others(
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    section = replace(SECTIONS["summary"], frame=fail)
-    monkeypatch.setitem(SECTIONS, "summary", section)
     report = fitted.report()
+    section = replace(report.sections["summary"], frame=fail)
+    monkeypatch.setitem(report.sections, "summary", section)
     with pytest.warns(
         DataWarning, match="The section 'Summary' of the report cannot be made: ZeroDivisionError: a bug"
     ):
@@ -181,5 +181,5 @@ def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
     report.record.seconds_left = lambda: 0.0
     page = report.html()
     html5lib.HTMLParser(strict=True).parse(page)
-    assert page.count("Left out, as the time limit") == len(SECTIONS)
+    assert page.count("Left out, as the time limit") == len(report.sections)
     assert "<svg" not in page

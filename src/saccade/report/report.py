@@ -136,6 +136,10 @@ class _Frames(Mapping[str, pd.DataFrame]):
             raise UnknownFrameError.of("section of the report", name, list(self), why)
         return found
 
+    def get(self, name: str, default: Any = None) -> Any:
+        # Without the error of `__getitem__`, for whose suggestions all tables are made.
+        return self[name] if name in self else default
+
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._sections and self._find(name) is not None
 

@@ -409,7 +409,7 @@ DATA_SECTIONS = (
         shown_rows=20,
     ),
     Section(
-        "classes",
+        "class_balance",
         "Class balance",
         "Images of each class. With very different sizes, look at per-class scores and not at accuracy alone.",
         classes_frame,
