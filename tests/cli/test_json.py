@@ -21,7 +21,7 @@ from saccade.apps import demo, doctor
 from saccade.cli import app
 from saccade.cli.app import PROTOCOLS
 from saccade.cli.output import json_value
-from saccade.cli.results import RESULTS, schema_of
+from saccade.cli.results import RESULTS, SERVERS, schema_of
 from saccade.events import EpochDone, Event, Progressed
 from saccade.study.trackers import connected, listening
 
@@ -79,7 +79,7 @@ def test_every_command_has_a_result(saccade):
     assert RESULTS.keys() | PROTOCOLS == COMMANDS
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS - PROTOCOLS - {"demo", "serve"}))
+@pytest.mark.parametrize("command", sorted(COMMANDS - PROTOCOLS - {"demo", *SERVERS}))
 def test_a_command_writes_lines_that_fit_its_schema(saccade, arguments, command):
     result = saccade(command, *arguments[command], "--json")
     *events, last = lines_of(command, result.stdout)
@@ -145,10 +145,11 @@ def test_an_error_is_an_object_with_the_same_exit_code(saccade, arguments, code,
     assert saccade(*arguments).exit_code == 2
 
 
-def test_an_unknown_command_is_an_error_object(saccade):
+def test_an_unknown_command_is_an_error_object_and_help_is_text(saccade):
     result = saccade("fti", "--json")
     assert json.loads(result.stdout)["code"] == "UsageError"
     assert result.exit_code == 2
+    assert "--json" in saccade("predict", "--json", "--help").stdout
 
 
 def test_findings_and_problems_have_exit_code_1(saccade, splits, tmp_path, monkeypatch):
@@ -194,8 +195,16 @@ def test_ctrl_c_once_ends_the_search_and_writes_the_result(saccade, splits, tmp_
 
 
 def test_values_without_a_json_form_are_converted():
-    value = {"a": math.nan, 1: [math.inf, np.float32(0.5)], "p": Path("x"), "t": (1, {2}), "none": None, "on": True}
-    expected = {"a": None, "1": [None, 0.5], "p": "x", "t": [1, [2]], "none": None, "on": True}
+    value: dict[Any, Any] = {
+        "caf\udce9": "x\udce9",
+        "a": math.nan,
+        1: [math.inf, np.float32(0.5)],
+        "p": Path("x"),
+        "t": (1, {2}),
+        "none": None,
+        "on": True,
+    }
+    expected = {"caf?": "x?", "a": None, "1": [None, 0.5], "p": "x", "t": [1, [2]], "none": None, "on": True}
     assert json_value(value) == expected
     assert json_value(EpochDone(0, 1, 0.5))["score"] == 0.5
 

@@ -17,6 +17,7 @@ from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import DataError, DataWarning, UnknownFrameError
 from saccade.fit.run_folder import EVENTS
+from saccade.report.compare import Comparison
 from saccade.report.page import figure, table
 from saccade.report.report import Report
 from saccade.report.sections import Section
@@ -158,15 +159,12 @@ def test_a_place_that_cannot_be_written_is_an_error_of_one_line(fitted: ImagePre
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
-def test_a_section_that_fails_is_a_warning_and_leaves_the_others(
-    fitted: ImagePredictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_section_that_fails_is_a_warning_and_leaves_the_others(fitted: ImagePredictor) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
     report = fitted.report()
-    section = replace(report.sections["summary"], frame=fail)
-    monkeypatch.setitem(report.sections, "summary", section)
+    report.sections["summary"] = replace(report.sections["summary"], frame=fail)
     with pytest.warns(
         DataWarning, match="The section 'Summary' of the report cannot be made: ZeroDivisionError: a bug"
     ):
@@ -183,3 +181,13 @@ def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
     html5lib.HTMLParser(strict=True).parse(page)
     assert page.count("Left out, as the time limit") == len(report.sections)
     assert "<svg" not in page
+
+
+def test_every_section_has_a_name_of_its_own_and_is_explained_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    for kind in (Report, Comparison):
+        names = [section.name for _, sections in kind.groups for section in sections]
+        assert len(names) == len(set(names)), "two sections have the same name"
+        titles = [section.title for _, sections in kind.groups for section in sections]
+        explained = names if kind is Report else titles
+        assert [each for each in explained if f"`{each}`" not in page and f"| {each} |" not in page] == []

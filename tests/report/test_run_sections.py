@@ -30,7 +30,14 @@ from saccade.report.run_sections import (
 from saccade.report.style import report_style
 from saccade.space import Real
 
-TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 1, "lr": Real(1e-3, 1e-2)}
+TINY = {
+    "model": "test_resnet",
+    "pretrained": False,
+    "img_size": 32,
+    "batch_size": 8,
+    "epochs": 1,
+    "lr": Real(1e-3, 1e-2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +95,12 @@ def test_the_seconds_of_a_run_without_a_predictor_are_those_of_its_events() -> N
     )
     frame = seconds_frame(record)
     assert frame is not None
-    assert frame.set_index("part")["seconds"].to_dict() == {"preparing": 1.0, "decoding": 2.0, "idle": 1.0, "overhead": 4.0}
+    assert frame.set_index("part")["seconds"].to_dict() == {
+        "preparing": 1.0,
+        "decoding": 2.0,
+        "idle": 1.0,
+        "overhead": 4.0,
+    }
     assert frame["percent"].sum() == pytest.approx(100)
 
 
@@ -121,7 +133,9 @@ def test_class_balance_is_drawn_for_few_and_many_classes(num_classes: int) -> No
     assert len(file.getvalue()) < 400_000
 
 
-@pytest.mark.parametrize("sizes", [[[32, 32, 5]], [[1, 1, 1], [4000, 3000, 9]], [[w, 100 + w, w] for w in range(50, 900)]])
+@pytest.mark.parametrize(
+    "sizes", [[[32, 32, 5]], [[1, 1, 1], [4000, 3000, 9]], [[w, 100 + w, w] for w in range(50, 900)]]
+)
 def test_image_sizes_are_drawn_whatever_their_range(sizes: list[list[int]]) -> None:
     frame = sizes_frame(record_of((0.0, DataReady(10**6, 1, 2, 0, 1.0, image_sizes=sizes))))
     assert frame is not None

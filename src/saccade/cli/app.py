@@ -18,6 +18,7 @@ from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data, schema
 from saccade.cli.check import check
 from saccade.cli.compare import compare
+from saccade.cli.dashboard import dashboard
 from saccade.cli.export import export
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.output import Write, is_asked, json_lines, with_json
@@ -116,6 +117,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "watch": watch,
     "leaderboard": leaderboard,
     "report": report,
+    "dashboard": dashboard,
     "choose": choose,
     "evaluate": evaluate,
     "compare": compare,

@@ -173,7 +173,7 @@ class Fits:
         self._stopped: set[Path] = set()
 
     def start(self, run: Path, arguments: list[str]) -> None:
-        """Start a command whose run folder is `run`; it goes on when this server ends, until its time limit."""
+        """Start a command whose run folder is `run`; it continues until its time limit when this server ends."""
         if self.is_running(run):
             raise RunInUseError(f"A fit is running in {run}. Wait until its status is another one, or stop it")
         out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  they outlive this call

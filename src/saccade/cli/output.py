@@ -54,8 +54,9 @@ def with_json(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_asked(arguments: Iterable[str]) -> bool:
-    """Return whether ``--json`` is among the arguments of a command, which may be invalid otherwise."""
-    return "--json" in itertools.takewhile(lambda each: each != "--", arguments)
+    """Return whether ``--json`` is among the arguments of a command, which may be invalid otherwise; help is text."""
+    options = set(itertools.takewhile(lambda each: each != "--", arguments))
+    return "--json" in options and not options & {"-h", "--help"}
 
 
 @contextlib.contextmanager
@@ -93,12 +94,14 @@ def emit_event(event: Event, at_s: float | None = None) -> None:
 def json_value(value: Any) -> Any:
     """Return a value as JSON: NaN and infinity as None, dataclasses as objects, paths and other objects as text."""
     value = plain(value)
-    if value is None or isinstance(value, bool | int | str):
+    if value is None or isinstance(value, bool | int):
         return value
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()  # file names need not be valid Unicode
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): json_value(part) for key, part in value.items()}
+        return {json_value(str(key)): json_value(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [json_value(part) for part in value]
     if hasattr(value, "model_dump"):  # one of `saccade.cli.results`, which are JSON

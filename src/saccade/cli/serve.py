@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import signal
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -55,6 +56,7 @@ def mcp(
         raise DataError('The server needs mcp. Install it: pip install "saccade[mcp]"') from None
     server = make_server(root)
     if http is None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the thread that reads standard input would hold up Ctrl-C
         server.run("stdio")
     else:
         server.run("streamable-http", host="127.0.0.1", port=http)

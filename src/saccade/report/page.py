@@ -65,9 +65,9 @@ def render(report: Report) -> str:
 
 def _content(report: Report, section: Section) -> Markup | None:
     try:
-        frame = report.frames.get(section.name)
-        if frame is None:
+        if section.name not in report.frames:  # `get` would make all frames, to suggest their names
             return None
+        frame = report.frames[section.name]
         if section.html is not None:
             return section.html(report.record, frame)
         note = Markup('<p class="note">{}</p>').format(frame.attrs["note"]) if frame.attrs.get("note") else Markup()

@@ -138,7 +138,8 @@ class _Frames(Mapping[str, pd.DataFrame]):
 
     def get(self, name: str, default: Any = None) -> Any:
         # Without the error of `__getitem__`, for whose suggestions all tables are made.
-        return self[name] if name in self else default
+        found = self._find(name) if name in self._sections else None
+        return default if found is None else found
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._sections and self._find(name) is not None
