@@ -18,7 +18,6 @@ from saccade.events import DataChecked, DataReady, Event, JobDone, JobStarted, P
 from saccade.report.record import RunRecord
 from saccade.report.report import Report
 from saccade.report.run_sections import (
-    COST_SECTIONS,
     DATA_SECTIONS,
     TIME_SECTIONS,
     classes_plot,
@@ -146,7 +145,7 @@ def test_image_sizes_are_drawn_whatever_their_range(sizes: list[list[int]]) -> N
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    sections = (*TIME_SECTIONS, *DATA_SECTIONS, *COST_SECTIONS)
+    sections = (*TIME_SECTIONS, *DATA_SECTIONS)
     record = record_of((0.0, RunStarted("run", None, None)), (0.0, DataReady(1, 1, 0, 0, 1.0)))
     assert all(section.frame(record) is None for section in sections)
     checked = record_of((0.0, DataChecked([])))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from saccade.data.examples import Examples
+from saccade.data.examples import Examples, ImageLike
 from saccade.errors import DataError
 from saccade.events import Event, RunPlanned
 from saccade.fit.run_data import read_run_data
@@ -47,6 +47,8 @@ class RunRecord:
     """Time for the report; slow sections make less of it if it falls to 0."""
     tuned: dict[str, Any] | None = None
     """``metric`` and ``mode`` of a search of `saccade.tune`, which has no predictor; None for a fit."""
+    images: Sequence[ImageLike] = ()
+    """The images of the fit, by the rows of `validation`, while they are in memory; see `image`."""
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
@@ -112,6 +114,13 @@ class RunRecord:
             return str(self.tuned["metric"])
         plans = (event.metric for event in reversed(self.events) if isinstance(event, RunPlanned))
         return self.saved.metric if self.saved is not None else next(plans, None)
+
+    def image(self, row: int) -> ImageLike | None:
+        """Return an image of the fit by its place in the training data, or after its end in the tuning data."""
+        if not self.images and self.data is not None:
+            train, tuning = self.data
+            self.images = [*train.images, *(() if tuning is None else tuning.images)]
+        return self.images[row] if 0 <= row < len(self.images) else None
 
     @property
     def problem(self) -> Problem | None:

@@ -391,6 +391,15 @@ TIME_SECTIONS = (
         timeline_plot,
         summary=lambda frame: f"{count_of(int((frame['row'] != 'run').sum()), 'job')}.",
     ),
+    Section(
+        "cost",
+        "Cost of the model",
+        "Parameters and bytes are those of the weights; throughput and latency are what the fit measured on its "
+        "machine, decoding excluded.",
+        cost_frame,
+        shown_rows=30,
+    ),
+    Section("environment", "Environment", "Versions and machine of the fit.", environment_frame, shown_rows=30),
 )
 
 DATA_SECTIONS = (
@@ -428,16 +437,4 @@ DATA_SECTIONS = (
         sizes_plot,
         summary=_sizes_summary,
     ),
-)
-
-COST_SECTIONS = (
-    Section(
-        "cost",
-        "Cost of the model",
-        "Parameters and bytes are those of the weights; throughput and latency are what the fit measured on its "
-        "machine, decoding excluded.",
-        cost_frame,
-        shown_rows=30,
-    ),
-    Section("environment", "Environment", "Versions and machine of the fit.", environment_frame, shown_rows=30),
 )
