@@ -19,7 +19,9 @@ from saccade.errors import DataError, DataWarning, UnknownFrameError
 from saccade.fit.config_file import FitConfig
 from saccade.fit.run_folder import EVENTS
 from saccade.report.compare import Comparison
+from saccade.report.image_sections import pictures_of
 from saccade.report.page import figure, table
+from saccade.report.record import RunRecord
 from saccade.report.report import Report
 from saccade.report.sections import Section
 from saccade.report.style import SERIES, new_figure
@@ -110,6 +112,40 @@ def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
     assert result.exit_code == 2
     assert result.output.startswith("saccade: ")
     assert len(result.output.splitlines()) == 1
+
+
+def test_images_have_saliency_maps_and_training_images_until_they_are_deleted(
+    fitted: ImagePredictor, tmp_path: Path
+) -> None:
+    record = RunRecord.of(fitted.pipeline)
+    report = Report(record)
+    pictures = pictures_of(record)
+    assert record.validation is not None
+    assert pictures.note == ""
+    assert set(pictures.neighbours) == set(pictures.thumbnails)
+    assert pictures.overlays
+    neighbours = report.frames["neighbours"]
+    given = record.data
+    assert given is not None
+    train = pd.DataFrame({"image": given[0].images, "label": given[0].labels})
+    train = train[~train["image"].isin(record.validation.paths)]
+    queries = [record.validation.paths[row] for row in neighbours["image"].unique()]
+    expected = fitted.nearest(queries, k=3, among=train)
+    assert neighbours["similarity"].tolist() == pytest.approx(expected["similarity"].tolist(), abs=2e-3)
+    assert dict(zip(train["image"], train["label"], strict=True)).items() >= set(
+        zip(neighbours["path"], neighbours["label"], strict=True)
+    )
+
+    without_time = RunRecord.of(fitted.pipeline)
+    without_time.seconds_left = lambda: 0.1
+    assert "left no time" in pictures_of(without_time).note
+    moved = Report(RunRecord.of(fitted.pipeline))
+    moved.record.__dict__["validation"] = replace(
+        record.validation, paths=tuple(f"/moved{path}" for path in record.validation.paths)
+    )
+    page = moved.save(tmp_path / "moved.html").read_text(encoding="utf-8")
+    assert "No image: the file is not found" in page
+    assert "data:image" not in page
 
 
 def test_the_summary_says_what_was_asked_and_how_to_repeat_it(fitted: ImagePredictor) -> None:

@@ -6,6 +6,7 @@ import functools
 import math
 import numbers
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,6 +107,11 @@ def table(frame: pd.DataFrame, caption: str, *, max_rows: int = 100, shown_rows:
         num_rows=len(frame),
         caption=caption,
     )
+
+
+def cards(shown: Sequence[Mapping[str, Any]], empty: str, note: str) -> Markup:
+    """Return images with their captions, saliency maps and neighbours; a sentence if there are none."""
+    return _part("cards", shown=shown, empty=empty, note=note)
 
 
 def _part(name: str, **values: Any) -> Markup:
