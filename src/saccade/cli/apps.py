@@ -29,8 +29,8 @@ def doctor() -> Any:
     The exit code is 1 if there is a problem that would make a fit fail.
     """
     from saccade.apps.doctor import examine
-    from saccade.cli.printing import print_remark
     from saccade.cli.results import DoctorResult
+    from saccade.cli.words import print_remark
     from saccade.report.tables import output_console
 
     console = output_console()
@@ -89,7 +89,7 @@ def models(
         asked = "" if license is None else f" with the license {license}"
         raise UnknownModelError(f"No network name matches {pattern!r}{asked}; `saccade models` lists all names.")
     if detailed:
-        from saccade.models.listing import models_table
+        from saccade.models.ranking import models_table
 
         table = models_table(names)
         typer.echo(table.to_string(index=False))
