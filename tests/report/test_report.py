@@ -16,12 +16,16 @@ from typer.testing import CliRunner
 from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import DataError, DataWarning, UnknownFrameError
+from saccade.fit.config_file import FitConfig
 from saccade.fit.run_folder import EVENTS
 from saccade.report.compare import Comparison
+from saccade.report.image_sections import pictures_of
 from saccade.report.page import figure, table
+from saccade.report.record import RunRecord
 from saccade.report.report import Report
 from saccade.report.sections import Section
 from saccade.report.style import SERIES, new_figure
+from saccade.study.run_folder import locked
 
 TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}
 ODD = {"blue": "<b>'bold' & \"$x$\"</b>", "green": "عربي", "red": "🍎\n`co`de_x"}
@@ -110,6 +114,40 @@ def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
     assert len(result.output.splitlines()) == 1
 
 
+def test_images_have_saliency_maps_and_training_images_until_they_are_deleted(
+    fitted: ImagePredictor, tmp_path: Path
+) -> None:
+    record = RunRecord.of(fitted.pipeline)
+    report = Report(record)
+    pictures = pictures_of(record)
+    assert record.validation is not None
+    assert pictures.note == ""
+    assert set(pictures.neighbours) == set(pictures.thumbnails)
+    assert pictures.overlays
+    neighbours = report.frames["neighbours"]
+    given = record.data
+    assert given is not None
+    train = pd.DataFrame({"image": given[0].images, "label": given[0].labels})
+    train = train[~train["image"].isin(record.validation.paths)]
+    queries = [record.validation.paths[row] for row in neighbours["image"].unique()]
+    expected = fitted.nearest(queries, k=3, among=train)
+    assert neighbours["similarity"].tolist() == pytest.approx(expected["similarity"].tolist(), abs=2e-3)
+    assert dict(zip(train["image"], train["label"], strict=True)).items() >= set(
+        zip(neighbours["path"], neighbours["label"], strict=True)
+    )
+
+    without_time = RunRecord.of(fitted.pipeline)
+    without_time.seconds_left = lambda: 0.1
+    assert "left no time" in pictures_of(without_time).note
+    moved = Report(RunRecord.of(fitted.pipeline))
+    moved.record.__dict__["validation"] = replace(
+        record.validation, paths=tuple(f"/moved{path}" for path in record.validation.paths)
+    )
+    page = moved.save(tmp_path / "moved.html").read_text(encoding="utf-8")
+    assert "No image: the file is not found" in page
+    assert "data:image" not in page
+
+
 def test_the_summary_says_what_was_asked_and_how_to_repeat_it(fitted: ImagePredictor) -> None:
     summary = fitted.report().frames["summary"].set_index("what")["value"]
     assert summary["Asked"].startswith(
@@ -141,6 +179,8 @@ def test_a_run_without_a_predictor_has_a_report(fitted: ImagePredictor, tmp_path
         assert "The run has no predictor" in report.frames["summary"].set_index("what")["value"]["Result"]
         assert ("leaderboard" in report.frames) == (num > 3)
         html5lib.HTMLParser(strict=True).parse(report.html())
+    with locked(run):  # by another process
+        assert "The run has not ended" in Report.read(run).frames["summary"].set_index("what")["value"]["Result"]
     (run / "events.jsonl").unlink()
     html5lib.HTMLParser(strict=True).parse(Report.read(run).html())
 
@@ -181,6 +221,16 @@ def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
     html5lib.HTMLParser(strict=True).parse(page)
     assert page.count("Left out, as the time limit") == len(report.sections)
     assert "<svg" not in page
+
+
+def test_a_fit_from_a_path_is_repeated_by_its_run_folder_alone(
+    make_colours: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    folder = Path(make_colours(6)["image"][0]).parents[1]
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(folder, hyperparameters={**TINY, "epochs": 1})
+    summary = predictor.report().frames["summary"].set_index("what")["value"]
+    assert summary["Repeat it"] == f"saccade fit --config {predictor.path} --out OTHER"
+    assert FitConfig.read(predictor.path).data == str(folder)
 
 
 def test_every_section_has_a_name_of_its_own_and_is_explained_in_the_docs() -> None:

@@ -264,7 +264,7 @@ def run_fit(
                 else:
                     drop_weights(study.trials, combination)
                     tidy_up(folder)
-                final_report.write(saved, partial(budget.begin, "report"), seconds_left)
+                final_report.write(saved, images, partial(budget.begin, "report"), seconds_left)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))

@@ -6,6 +6,7 @@ import functools
 import math
 import numbers
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,8 +71,11 @@ def _content(report: Report, section: Section) -> Markup | None:
         frame = report.frames[section.name]
         if section.html is not None:
             return section.html(report.record, frame)
-        return figure(section, frame) + table(
-            frame, section.title, max_rows=section.max_rows, shown_rows=section.shown_rows
+        note = Markup('<p class="note">{}</p>').format(frame.attrs["note"]) if frame.attrs.get("note") else Markup()
+        return (
+            note
+            + figure(section, frame)
+            + table(frame, section.title, max_rows=section.max_rows, shown_rows=section.shown_rows)
         )
     except Exception as error:  # a bug in one section leaves the others
         text = f"The section {section.title!r} of the report cannot be made: {type(error).__name__}: {error}"
@@ -106,6 +110,11 @@ def table(frame: pd.DataFrame, caption: str, *, max_rows: int = 100, shown_rows:
         num_rows=len(frame),
         caption=caption,
     )
+
+
+def cards(shown: Sequence[Mapping[str, Any]], empty: str, note: str) -> Markup:
+    """Return images with their captions, saliency maps and neighbours; a sentence if there are none."""
+    return _part("cards", shown=shown, empty=empty, note=note)
 
 
 def _part(name: str, **values: Any) -> Markup:
