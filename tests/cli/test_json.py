@@ -22,7 +22,7 @@ from saccade.cli import app
 from saccade.cli.app import PROTOCOLS
 from saccade.cli.output import json_value
 from saccade.cli.results import RESULTS, schema_of
-from saccade.events import EpochDone, Event, Progressed
+from saccade.events import EpochDone, Event, Progressed, RunStarted
 from saccade.study.trackers import connected, listening
 
 SMALL = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32", "--set", "batch_size=4")
@@ -177,20 +177,20 @@ def test_a_fit_that_loses_its_reader_ends_quietly(splits, tmp_path, monkeypatch,
     assert capfd.readouterr() == ("", "")
 
 
-def test_ctrl_c_once_ends_the_search_and_writes_the_result(saccade, splits, tmp_path):
-    num_epochs = 0
-
+@pytest.mark.parametrize("kind", [EpochDone, RunStarted])
+def test_ctrl_c_once_ends_the_search_and_writes_the_result_or_an_error(saccade, splits, tmp_path, kind):
     def interrupt(event: Event) -> None:
-        nonlocal num_epochs
-        num_epochs += isinstance(event, EpochDone)
-        if num_epochs == 2 and isinstance(event, EpochDone):
+        if isinstance(event, kind):
             signal.raise_signal(signal.SIGINT)
 
     with listening(interrupt):
         result = saccade("fit", splits, *SMALL, "--set", "epochs=50", "--out", tmp_path / "run", "--json")
     *events, last = lines_of("fit", result.stdout)
-    assert (result.exit_code, last["is_interrupted"]) == (0, True)
-    assert 1 <= last["trials"][0]["epochs_done"] < 50
+    if kind is EpochDone:
+        assert (result.exit_code, last["is_interrupted"]) == (0, True)
+        assert last["trials"][0]["epochs_done"] < 50
+    else:
+        assert (result.exit_code, last["code"]) == (130, "KeyboardInterrupt")
     assert "warned" in [event["kind"] for event in events]
 
 

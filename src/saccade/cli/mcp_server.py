@@ -385,8 +385,8 @@ def make_server(folder: Path) -> MCPServer[None]:
         "saccade", instructions=instructions, version=__version__, lifespan=quiet, log_level="ERROR"
     )
     for name in (name for name in vars(Tools) if not name.startswith("_")):
-        is_reading = name not in ("fit", "resume", "stop", "report")
-        hints = ToolAnnotations(read_only_hint=is_reading, open_world_hint=False)
+        is_reading = name not in ("fit", "resume", "stop", "predict", "report")
+        hints = ToolAnnotations(read_only_hint=is_reading)
         server.add_tool(_with_plain_errors(getattr(tools, name)), annotations=hints)
     return server
 
