@@ -46,6 +46,8 @@ class RunStarted(Event):
     """``"linear"``, ``"log"`` or ``"choice"`` of each hyperparameter that is searched; see `flat_form.scales`."""
     elapsed_s: float = 0.0
     """Seconds of the time limit that are used already, by earlier sessions as well."""
+    metric: str = "score"
+    """The metric used for model selection."""
 
 
 @dataclass(frozen=True)

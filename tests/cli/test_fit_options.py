@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -106,6 +107,20 @@ def test_tables_of_images(saccade, splits, tmp_path, fitted):
         assert by_table.stdout == by_folders.stdout
 
 
+def test_trackers_are_repeated_or_separated_by_commas(saccade, splits, tmp_path):
+    pytest.importorskip("tensorboard")
+    run, end = tmp_path / "run", ("--out", tmp_path / "run", "--num-trials", "1", "--overwrite")
+    for tracked in (("--track", "csv", "--track", "tensorboard"), ("--tracker", "tensorboard,csv")):
+        result = saccade("fit", splits, *SMALL, *tracked, *end)
+        assert result.exit_code == 0, result.stderr
+        # What the run that is replaced has written, is gone.
+        assert len((run / "epochs.csv").read_text().splitlines()) == 2
+        assert len(list(run.glob("tensorboard/run/events.out.tfevents.*"))) == 1
+    assert sorted(FitConfig.read(run).callbacks) == ["csv", "tensorboard"]
+    assert json.loads((run / "run.json").read_text())["arguments"]["callbacks"] == ["tensorboard", "csv"]
+    assert not (run / ".new").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -114,6 +129,8 @@ def test_tables_of_images(saccade, splits, tmp_path, fitted):
         (("--config", "."), FIT_TOML),
         (("x", "--verbosity", "7"), "--verbosity was given '7'; expected 0, 1, 2 or 3"),
         (("nowhere",), "There is no 'nowhere'"),
+        (("x", "--track", "csv", "--track", "mlflo"), "Unknown tracker 'mlflo'. Did you mean 'mlflow'?"),
+        (("x", "--track", "csv,mlflo"), "Unknown tracker 'mlflo'. Did you mean 'mlflow'?"),
     ],
 )
 def test_invalid_options_are_refused(saccade, arguments, message, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ class Writer:
     def prepare(self) -> float:
         return 4.0
 
-    def write(self, saved: Any, path: Path, seconds_left: Callable[[], float]) -> None:
+    def write(self, saved: Any, images: Any, path: Path, seconds_left: Callable[[], float]) -> None:
         assert seconds_left() > 0
         if self.error is not None:
             raise self.error
@@ -53,7 +53,7 @@ def test_long_fits_have_a_report_and_reserve_its_time(
     writer, began, events = Writer(), list[int](), list[Event]()
     report = FinalReport(writer, option, Path("run"), Deadline(limit_s), events.append)
     assert report.reserve_s() == reserve_s
-    report.write(None, lambda: began.append(1), lambda: left_s)  # type: ignore[arg-type]
+    report.write(None, [], lambda: began.append(1), lambda: left_s)  # type: ignore[arg-type]
     assert writer.written == [Path("run") / REPORT] * is_written
     assert began == [1] * is_written
     assert not events
@@ -62,5 +62,5 @@ def test_long_fits_have_a_report_and_reserve_its_time(
 def test_a_report_that_fails_is_a_warning() -> None:
     events: list[Event] = []
     report = FinalReport(Writer(OSError("disk full")), True, Path("run"), Deadline(None), events.append)
-    report.write(None, lambda: None, lambda: 1.0)  # type: ignore[arg-type]
+    report.write(None, [], lambda: None, lambda: 1.0)  # type: ignore[arg-type]
     assert events == [Warned("no report was written (OSError: disk full). Write it: saccade report run")]

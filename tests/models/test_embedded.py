@@ -19,8 +19,8 @@ from sklearn.datasets import load_sample_image
 from saccade.errors import WeightsNotFoundError
 from saccade.models import weights
 from saccade.models.embedded import CORE, EMBEDDED, embedded_networks, read_embedded
-from saccade.models.listing import models_table
 from saccade.models.network import build_network
+from saccade.models.ranking import models_table
 from saccade.models.weights import ask_hub_again, find_weights, weights_place
 
 PACKAGE = EMBEDDED[CORE].package

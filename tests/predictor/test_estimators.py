@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import pickle
+import pickletools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,16 @@ from saccade.training.recipes.recipe import recipe_space
 MakeColours = Callable[..., pd.DataFrame]
 
 TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 64, "epochs": 1}
+
+
+class Means(torch.nn.Sequential):
+    """A network of the user's own."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(torch.nn.AdaptiveAvgPool2d(2), torch.nn.Flatten(), torch.nn.Linear(12, num_classes))
+
+
+OWN = {"model": Means, "img_size": 32, "batch_size": 64, "epochs": 1}  # the checks fit estimators some 300 times
 
 TABLES_OF_NO_PICTURES = {
     "check_classifier_data_not_an_array",
@@ -97,7 +108,7 @@ def pictures(num: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.slow
 @parametrize_with_checks(
-    [ImageClassifier(time_limit=None, hyperparameters=TINY), ImageRegressor(time_limit=None, hyperparameters=TINY)]
+    [ImageClassifier(time_limit=None, hyperparameters=OWN), ImageRegressor(time_limit=None, hyperparameters=OWN)]
 )
 def test_scikit_learns_own_checks(estimator: Any, check: Any) -> None:
     if check.func.__name__ in TABLES_OF_NO_PICTURES:
@@ -217,7 +228,8 @@ def test_a_pickle_needs_nothing_that_was_on_disk(quick: ImageClassifier, tempora
     np.testing.assert_array_equal(restored.predict_proba(X), expected)
     assert restored.predictor_.fit_summary() == summary
     assert pickle.loads(pickle.dumps(restored)).score(X, y) == restored.score(X, y)
-    assert b"torch" not in pickled
+    texts = [argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)]
+    assert not [text for text in texts if text.startswith("torch")]
 
 
 def test_an_unfitted_estimator_can_be_pickled_as_well(quick: ImageClassifier) -> None:
@@ -247,16 +259,9 @@ def test_a_fit_leaves_only_the_given_folder(quick: ImageClassifier, tmp_path: Pa
     assert not (tmp_path / "saccade_runs").exists()
 
 
-class Flat(torch.nn.Sequential):
-    """A network of the user's own."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(torch.nn.Flatten(), torch.nn.Linear(3 * 32**2, num_classes))
-
-
 def test_a_network_of_the_users_own_is_pickled_with_the_estimator() -> None:
     X, y = pictures()
-    classifier = ImageClassifier(time_limit=None, hyperparameters={"model": Flat, "img_size": 32, "epochs": 1})
+    classifier = ImageClassifier(time_limit=None, hyperparameters={"model": Means, "img_size": 32, "epochs": 1})
     expected = classifier.fit(X, y).predict_proba(X)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(classifier)).predict_proba(X), expected)
 

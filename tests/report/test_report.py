@@ -16,9 +16,13 @@ from typer.testing import CliRunner
 from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import DataError, DataWarning, UnknownFrameError
+from saccade.fit.config_file import FitConfig
 from saccade.fit.run_folder import EVENTS
+from saccade.report.compare import Comparison
+from saccade.report.image_sections import pictures_of
 from saccade.report.page import figure, table
-from saccade.report.report import SECTIONS, Report
+from saccade.report.record import RunRecord
+from saccade.report.report import Report
 from saccade.report.sections import Section
 from saccade.report.style import SERIES, new_figure
 
@@ -109,6 +113,40 @@ def test_the_command_writes_the_report_of_a_run_and_of_a_saved_predictor(
     assert len(result.output.splitlines()) == 1
 
 
+def test_images_have_saliency_maps_and_training_images_until_they_are_deleted(
+    fitted: ImagePredictor, tmp_path: Path
+) -> None:
+    record = RunRecord.of(fitted.pipeline)
+    report = Report(record)
+    pictures = pictures_of(record)
+    assert record.validation is not None
+    assert pictures.note == ""
+    assert set(pictures.neighbours) == set(pictures.thumbnails)
+    assert pictures.overlays
+    neighbours = report.frames["neighbours"]
+    given = record.data
+    assert given is not None
+    train = pd.DataFrame({"image": given[0].images, "label": given[0].labels})
+    train = train[~train["image"].isin(record.validation.paths)]
+    queries = [record.validation.paths[row] for row in neighbours["image"].unique()]
+    expected = fitted.nearest(queries, k=3, among=train)
+    assert neighbours["similarity"].tolist() == pytest.approx(expected["similarity"].tolist(), abs=2e-3)
+    assert dict(zip(train["image"], train["label"], strict=True)).items() >= set(
+        zip(neighbours["path"], neighbours["label"], strict=True)
+    )
+
+    without_time = RunRecord.of(fitted.pipeline)
+    without_time.seconds_left = lambda: 0.1
+    assert "left no time" in pictures_of(without_time).note
+    moved = Report(RunRecord.of(fitted.pipeline))
+    moved.record.__dict__["validation"] = replace(
+        record.validation, paths=tuple(f"/moved{path}" for path in record.validation.paths)
+    )
+    page = moved.save(tmp_path / "moved.html").read_text(encoding="utf-8")
+    assert "No image: the file is not found" in page
+    assert "data:image" not in page
+
+
 def test_the_summary_says_what_was_asked_and_how_to_repeat_it(fitted: ImagePredictor) -> None:
     summary = fitted.report().frames["summary"].set_index("what")["value"]
     assert summary["Asked"].startswith(
@@ -158,15 +196,12 @@ def test_a_place_that_cannot_be_written_is_an_error_of_one_line(fitted: ImagePre
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
-def test_a_section_that_fails_is_a_warning_and_leaves_the_others(
-    fitted: ImagePredictor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_section_that_fails_is_a_warning_and_leaves_the_others(fitted: ImagePredictor) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    section = replace(SECTIONS["summary"], frame=fail)
-    monkeypatch.setitem(SECTIONS, "summary", section)
     report = fitted.report()
+    report.sections["summary"] = replace(report.sections["summary"], frame=fail)
     with pytest.warns(
         DataWarning, match="The section 'Summary' of the report cannot be made: ZeroDivisionError: a bug"
     ):
@@ -181,5 +216,25 @@ def test_without_time_sections_are_left_out(fitted: ImagePredictor) -> None:
     report.record.seconds_left = lambda: 0.0
     page = report.html()
     html5lib.HTMLParser(strict=True).parse(page)
-    assert page.count("Left out, as the time limit") == len(SECTIONS)
+    assert page.count("Left out, as the time limit") == len(report.sections)
     assert "<svg" not in page
+
+
+def test_a_fit_from_a_path_is_repeated_by_its_run_folder_alone(
+    make_colours: Callable[..., pd.DataFrame], tmp_path: Path
+) -> None:
+    folder = Path(make_colours(6)["image"][0]).parents[1]
+    predictor = ImagePredictor(path=tmp_path / "run", verbosity=0).fit(folder, hyperparameters={**TINY, "epochs": 1})
+    summary = predictor.report().frames["summary"].set_index("what")["value"]
+    assert summary["Repeat it"] == f"saccade fit --config {predictor.path} --out OTHER"
+    assert FitConfig.read(predictor.path).data == str(folder)
+
+
+def test_every_section_has_a_name_of_its_own_and_is_explained_in_the_docs() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    for kind in (Report, Comparison):
+        names = [section.name for _, sections in kind.groups for section in sections]
+        assert len(names) == len(set(names)), "two sections have the same name"
+        titles = [section.title for _, sections in kind.groups for section in sections]
+        explained = names if kind is Report else titles
+        assert [each for each in explained if f"`{each}`" not in page and f"| {each} |" not in page] == []

@@ -46,6 +46,7 @@ def test_classes_are_added_without_the_earlier_images(
     assert min(summary["earlier_classes_acc"].values()) > 0.8
     again = ImagePredictor.load(more.path, verbosity=0)
     assert again.predict(images).equals(more.predict(images))
+    assert again.report().record.events == fitted.report().record.events
     assert len(again.predict_set(images, coverage=0.8)) == len(images)
     assert again.pipeline.bank.class_counts.sum() > loaded.pipeline.bank.class_counts.sum()
     # Its stored features are those of all classes, so that novelty and further classes are possible.

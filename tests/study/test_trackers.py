@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from saccade import tune
 from saccade.errors import HyperparameterError, UnknownNameError
 from saccade.events import RunFinished, RunStarted, Warned
+from saccade.fit.options import FitOptions
 from saccade.space import Categorical
 from saccade.study import trackers
 from saccade.study.trackers import TRACKERS, Tracker, check_callbacks, connected
@@ -108,3 +112,67 @@ def test_an_unknown_name_gets_a_suggestion(monkeypatch):
     monkeypatch.setattr(trackers.TRACKERS, "_builtin", {"own": Keeping})
     with pytest.raises(UnknownNameError, match=r"Unknown tracker 'ownn'. Did you mean 'own'"):
         search("ownn")
+
+
+class Slow(Keeping):
+    in_background = True
+
+    def on_event(self, event):
+        time.sleep(0.01)
+        super().on_event(event)
+        self.thread = threading.current_thread()
+
+
+def test_a_tracker_in_the_background_receives_every_event_in_order():
+    slow, events = Slow(), []
+    search(slow, events.append)
+    assert slow.events == events
+    assert slow.num_closed == 1
+    assert slow.thread is not threading.current_thread()
+
+
+@pytest.mark.parametrize("method", ["on_event", "close"])
+def test_a_tracker_that_hangs_in_the_background_is_left_alone(method):
+    forever, ends = threading.Event(), []
+    hanging, other = Slow(), Slow()
+    hanging.close_timeout_s = 0.05
+    setattr(hanging, method, lambda *event: forever.wait())
+
+    with pytest.warns(UserWarning, match="The tracker") as caught:
+        result = search(hanging, other, lambda event: ends.append(event) if isinstance(event, RunFinished) else None)
+    forever.set()
+    assert result.best_config == {"x": 3}
+    assert ends
+    assert (len(caught), other.num_closed) == (1, 1)
+    assert "The tracker Slow was not ready 0 s after the end of the run" in str(caught[0].message)
+
+
+def test_an_exception_in_the_background_is_a_warning_in_the_thread_of_the_run():
+    class BrokenInBackground(Broken):
+        in_background = True
+
+    broken = BrokenInBackground()
+    with pytest.warns(UserWarning, match="The tracker") as caught:
+        search(broken)
+    (warning,) = [str(one.message) for one in caught]
+    assert warning == "The tracker BrokenInBackground raised ValueError: no connection. It receives no more events."
+    assert (len(broken.events), broken.num_closed) == (1, 1)
+
+
+def test_a_missing_library_is_an_error_before_anything_is_trained(monkeypatch):
+    class Missing(Keeping):
+        library = "not_installed"
+
+    monkeypatch.setattr(TRACKERS, "_builtin", {"not_installed": Missing})
+    text = r"requires the package not_installed, which is not installed. Run pip install 'saccade\[not_installed\]'"
+    with pytest.raises(HyperparameterError, match=text):
+        search("not_installed")
+    with pytest.raises(HyperparameterError, match=text):
+        FitOptions.of({"callbacks": ["not_installed"]})
+
+
+def test_each_search_with_a_folder_has_an_optuna_study(tmp_path):
+    search("optuna", path=tmp_path)
+    assert (tmp_path / "journal.log").is_file()
+    with pytest.warns(UserWarning, match="A search without a folder keeps no Optuna study"):
+        search("optuna")

@@ -89,7 +89,7 @@ def models(
         asked = "" if license is None else f" with the license {license}"
         raise UnknownModelError(f"No network name matches {pattern!r}{asked}; `saccade models` lists all names.")
     if detailed:
-        from saccade.models.listing import models_table
+        from saccade.models.ranking import models_table
 
         table = models_table(names)
         typer.echo(table.to_string(index=False))

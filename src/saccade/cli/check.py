@@ -48,8 +48,8 @@ def check(
     from saccade.cli.inputs import TableColumns, label_columns
     from saccade.cli.results import CheckResult
     from saccade.data.decoding import is_url
+    from saccade.data.sources.sources import NO_FILE, describe_unreadable
     from saccade.data.sources.tables import is_table
-    from saccade.data.sources.unreadable import NO_FILE, describe_unreadable
 
     check_output(csv)
     parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))

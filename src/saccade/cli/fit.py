@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 
@@ -52,7 +52,11 @@ def fit(
     from saccade.fit.config_file import FitConfig
     from saccade.fit.values import parse_hyperparameters
 
-    given = {name: value for name, value in {"data": data, **options}.items() if value is not None}
+    given = {
+        name: ",".join(value) if isinstance(value, list) else value  # of an option that may be repeated
+        for name, value in {"data": data, **options}.items()
+        if value is not None and value != []
+    }
     if hyperparameters := parse_hyperparameters(settings or [], model=model, lr=lr):
         given["hyperparameters"] = hyperparameters
     asked = FitConfig.of(given, label=flag_of)
@@ -116,7 +120,8 @@ def fit_command() -> Any:
 def option_parameters(model: type[FitOptions]) -> list[inspect.Parameter]:
     """Return a parameter for each option of the command line, as Typer reads them from a signature.
 
-    Values are text, since the model parses and checks them; an option without a metavar is a flag.
+    Values are text, since the model parses and checks them; an option without a metavar is a flag, and a list may be
+    given as one text or by repeating the option.
     """
     from saccade.fit.options import options_of
 
@@ -130,6 +135,8 @@ def option_parameters(model: type[FitOptions]) -> list[inspect.Parameter]:
         if not option.metavar and default == "auto":  # neither given nor refused
             flags = [f"{flag}/--no-{flag[2:]}" for flag in flags]
         declared = typer.Option(*flags, metavar=option.metavar or None, help=option.summary + shown, show_default=False)
-        annotation: Any = Annotated[(str if option.metavar else bool) | None, declared]
+        is_list = get_origin(model.model_fields[name].annotation) is list
+        kind: Any = bool if not option.metavar else list[str] if is_list else str
+        annotation: Any = Annotated[kind | None, declared]
         parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters

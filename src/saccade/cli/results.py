@@ -499,6 +499,7 @@ RESULTS: dict[str, type[Result]] = {
     "explain": ExplainResult,
     "export": FileResult,
     "report": ReportResult,
+    "dashboard": ServeResult,
     "serve": ServeResult,
     "card": CardResult,
     "push": PushResult,
@@ -509,6 +510,7 @@ RESULTS: dict[str, type[Result]] = {
 """The model of each command's result."""
 
 FITS = ("demo", "fit", "resume", "watch")  # commands that write the events of fits
+SERVERS = ("dashboard", "serve")
 
 
 def event_models() -> list[type[BaseModel]]:
@@ -527,7 +529,7 @@ def event_models() -> list[type[BaseModel]]:
 
 def schema_of(command: str) -> dict[str, Any]:
     """Return the JSON Schema of each line that a command writes with ``--json``."""
-    before: list[type[BaseModel]] = event_models() if command in FITS else [Serving] if command == "serve" else []
+    before: list[type[BaseModel]] = event_models() if command in FITS else [Serving] if command in SERVERS else []
     lines: Any = (*before, RESULTS[command], Failure)
     schema = TypeAdapter(typing.Union[lines]).json_schema(mode="serialization")  # noqa: UP007
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

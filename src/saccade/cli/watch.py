@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,7 +76,7 @@ def _follow(run: Path, display: ProgressDisplay) -> bool:
             num_reads, is_over = num_reads + 1, False
             continue
         if is_over:  # and its last events were read
-            display.state.clock = lambda end_s=last_s: end_s
+            display.state.clock = functools.partial(float, last_s)
             return num_reads > 1
         owner = lock_owner(run)
         if owner is None and log is None and is_vacant(run):

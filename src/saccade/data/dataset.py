@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 import unicodedata
 import warnings
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
@@ -12,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.classes import are_numbers_of_classes, are_values, checked_classes, common_classes, whole_numbers
-from saccade.data.decoding import is_url
+from saccade.data.decoding import is_url, read_image
 from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
 from saccade.data.sources.sources import as_frame, as_images, check_column, list_image_paths, local_file, local_path
@@ -22,6 +25,7 @@ from saccade.data.splitting import split_parts
 from saccade.errors import (
     DataError,
     DataWarning,
+    ImageReadError,
     SuggestingClass,
     UnknownNameError,
     explained_file_errors,
@@ -37,6 +41,8 @@ if TYPE_CHECKING:
 
 Extensions = str | Collection[str] | None
 FolderLabels = Literal["names", "numbers"]
+
+NUM_THUMBNAILS, THUMBNAIL_SIDE = 8, 112  # of the data set in a notebook; the side is in pixels
 
 
 @suggests_names()
@@ -474,6 +480,46 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
         images = list(self[self.image_column])
         labels = self.label_names() if self.label_column in self.columns else None
         return check_dataset(CheckedPart(images, labels, scan_images(images, pixel_range=measure_pixel_range(images))))
+
+    def _repr_html_(self) -> str | None:
+        """Return the table of pandas for notebooks, under thumbnails of a few images of different classes."""
+        table: str | None = super()._repr_html_()  # type: ignore[misc]  # absent from pandas-stubs
+        if table is None or self.image_column not in self.columns or not self.columns.is_unique:
+            return table
+        tiles = [tile for row in self._mixed_rows(NUM_THUMBNAILS) if (tile := self._tile(row))]
+        style = "display:flex;flex-wrap:wrap;gap:8px;margin-bottom:8px"
+        return f'<div style="{style}">{"".join(tiles)}</div>{table}' if tiles else table
+
+    def _mixed_rows(self, num: int) -> list[int]:
+        """Return positions of up to `num` rows, of as many classes as possible, in the order of the classes."""
+        rows = np.sort(np.random.default_rng(0).permutation(len(self))[:1000])
+        labels = self[self.label_column].iloc[rows].map(str) if self.label_column in self.columns else None
+        keys = pd.Series("", rows) if labels is None else pd.Series(labels.to_numpy(), rows)
+        order = keys.groupby(keys).cumcount().sort_values(kind="stable").index[:num]
+        return [int(row) for row in keys.loc[order].sort_values(kind="stable").index]
+
+    def _tile(self, row: int) -> str:
+        """Return an image with its label as HTML; "" for what is not an image on this machine."""
+        image = self[self.image_column].iloc[row]
+        if not isinstance(image, str | bytes) or is_url(image):
+            return ""
+        label = self[self.label_column].iloc[row] if self.label_column in self.columns else ""
+        if self.classes is not None and isinstance(label, int | np.integer) and 0 <= label < len(self.classes):
+            label = self.classes[label]
+        text = html.escape(str(label))
+        try:
+            thumbnail = read_image(image, min_shorter_side=THUMBNAIL_SIDE)
+            thumbnail.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+            file = io.BytesIO()
+            thumbnail.save(file, "WEBP", quality=80)
+            url = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+            style = f"width:{THUMBNAIL_SIDE}px;height:{THUMBNAIL_SIDE}px;object-fit:contain"
+            picture = f'<img src="{url}" alt="{text or "image"}" style="{style}">'
+        except ImageReadError as error:
+            picture = f"<small>unreadable: {html.escape(str(error)[:100])}</small>"
+        cut = "overflow:hidden;text-overflow:ellipsis;white-space:nowrap"
+        caption = f'<figcaption style="text-align:center;{cut}" title="{text}">{text}</figcaption>'
+        return f'<figure style="margin:0;width:{THUMBNAIL_SIDE}px">{picture}{caption}</figure>'
 
     def show_images(
         self,

@@ -7,6 +7,7 @@ warnings are suppressed. An image that would take more memory than ``SACCADE_MAX
 
 from __future__ import annotations
 
+import base64
 import functools
 import importlib
 import io
@@ -135,6 +136,14 @@ def decode_image(
                     decoded = decoded.copy()
                 decoded.info = {}  # without metadata, so that it is not turned again when it is read again
             return DecodedImage(decoded, _turned(full_size, orientation))
+
+
+def thumbnail(image: ImageSource, side: int, pixel_range: PixelRange | None = None) -> str:
+    """Return the data URL of a WebP image whose longer side is at most `side` pixels; an ImageReadError as above."""
+    small, file = decode_image(image, min_shorter_side=side, pixel_range=pixel_range).image, io.BytesIO()
+    small.thumbnail((side, side))
+    small.save(file, "WEBP", quality=75)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def deep_values(image: ImageSource) -> npt.NDArray[Any] | None:

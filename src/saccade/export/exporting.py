@@ -14,11 +14,11 @@ from saccade._version import __version__
 from saccade.errors import DataError, SaccadeError, explained_file_errors
 from saccade.export import EXPORT_FORMATS
 from saccade.export.base import ExportFormat
+from saccade.export.companions import COMPANIONS, WEB_FOLDERS, copy_scripts, write_companions
 from saccade.export.formats.onnx_format import OnnxFormat
 from saccade.export.metadata import ExportedNetwork, ExportedPreprocessing, ExportMetadata
 from saccade.export.module import ExportModule
 from saccade.export.precision import RunImages, precision_table, reduce
-from saccade.export.web import WEB_FOLDERS, copy_scripts, page_html
 from saccade.inference.feature_bank import FALSE_ALARM_RATE
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.postprocessing import COVERAGE
@@ -26,12 +26,6 @@ from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.models.catalogue import license_of
 from saccade.report.tables import output_console
-
-COMPANIONS = ("predict.py", "README.md", "index.html")
-"""Files that are written beside an ONNX file."""
-
-MARK = "Written by saccade export"
-"""In the first line of companions, which are replaced; a user's own files of these names are left alone."""
 
 
 def export(
@@ -196,19 +190,3 @@ def _folder_beside(file: Path) -> Iterator[Path]:
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
-
-
-def write_companions(folder: Path, file: Path, metadata: ExportMetadata) -> None:
-    """Write `COMPANIONS` of an ONNX file to a folder, apart from those that are the user's own beside the file."""
-    from saccade.export.readme import readme
-
-    texts = {
-        "predict.py": (Path(__file__).parent / "beside" / "predict.py.txt").read_text(encoding="utf-8"),
-        "README.md": readme(file.name, metadata),
-        "index.html": page_html(file.name, MARK),
-    }
-    for name, text in texts.items():
-        there = file.parent / name
-        if there.exists() and MARK not in there.read_text(encoding="utf-8", errors="replace").partition("\n")[0]:
-            continue
-        (folder / name).write_text(text, encoding="utf-8")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from PIL import Image
 
 from saccade.data.decoding import decode_image
 from saccade.data.earlier_split import HELD_OUT, EarlierSplit, image_keys
-from saccade.data.examples import ImageLike
+from saccade.data.examples import Examples, ImageLike
 from saccade.data.store.stored_form import pixels_of
 from saccade.errors import ImageReadError, SaccadeError
 from saccade.export.base import ExportFormat, Run
@@ -21,6 +18,8 @@ from saccade.fit.run_folder import DATA
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.saved import SPLIT, SavedPredictor
 from saccade.tasks.problem import Regression
+
+Place = tuple[Examples, int]  # images, and the number of one of them
 
 NUM_IMAGES = 6  # real images that are compared, in their own size and in one of `SIZES`
 SIZES = ((32, 32), (41, 160), (700, 90), (223, 301), (1100, 800), (1500, 2000))  # height and width in pixels
@@ -57,18 +56,31 @@ def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.dstack([np.asarray(band) for band in bands])
 
 
-def _validation_images(saved: SavedPredictor) -> Sequence[ImageLike]:
+def images_of_run(saved: SavedPredictor) -> tuple[list[Place], list[Place]]:
+    """Return the images that the predictor was fitted to, and those that were held out, as the run folder lists them.
+
+    Raises an OSError, ValueError or SaccadeError if it does not.
+    """
+    train, tuning = read_run_data(saved.folder.parent / DATA)
+    split = EarlierSplit.load(saved.folder / SPLIT) if tuning is None else None
+    fitted, held_out = [], []
+    for part in (train, tuning):
+        is_held_out = np.full(len(part or ()), part is tuning)
+        if part is not None and split is not None:
+            is_held_out = split.sides(image_keys(part.images, [""] * len(part))) == HELD_OUT
+        if part is not None:
+            fitted += [(part, int(row)) for row in np.flatnonzero(~is_held_out)]
+            held_out += [(part, int(row)) for row in np.flatnonzero(is_held_out)]
+    return fitted, held_out
+
+
+def _validation_images(saved: SavedPredictor) -> list[ImageLike]:
     """Return the images that the predictor was not fitted to, if the run folder lists them; else all of the run."""
     try:
-        parts = [part for part in read_run_data(saved.folder.parent / DATA) if part is not None]
-    except (SaccadeError, OSError, json.JSONDecodeError):
+        fitted, held_out = images_of_run(saved)
+    except (SaccadeError, OSError, ValueError):
         return []
-    images = [image for part in parts for image in part.images]
-    split = EarlierSplit.load(saved.folder / SPLIT)
-    if split is None:
-        return images
-    held_out = np.flatnonzero(split.sides(image_keys(images, [""] * len(images))) == HELD_OUT)
-    return [images[row] for row in held_out] or images
+    return [part.images[row] for part, row in held_out or fitted]
 
 
 def check_parity(

@@ -15,18 +15,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from saccade.data.decoding import decode_image
-from saccade.data.earlier_split import HELD_OUT, EarlierSplit, image_keys
-from saccade.data.examples import Examples, ImageLike
+from saccade.data.examples import ImageLike
 from saccade.data.store.stored_form import pixels_of
 from saccade.errors import DataError, ImageReadError, SaccadeError
 from saccade.export.base import Run
 from saccade.export.formats.onnx_format import NETWORK, OnnxFormat
 from saccade.export.metadata import ExportMetadata, PrecisionResult
 from saccade.export.onnx_model import OnnxModel
-from saccade.fit.run_data import read_run_data
-from saccade.fit.run_folder import DATA
+from saccade.export.parity import Place, images_of_run
 from saccade.inference.preprocessing import Preprocess
-from saccade.inference.saved import SPLIT, SavedPredictor
+from saccade.inference.saved import SavedPredictor
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -127,24 +125,15 @@ class RunImages:
 
     def __init__(self, saved: SavedPredictor) -> None:
         try:
-            train, tuning = read_run_data(saved.folder.parent / DATA)
+            fitted, held_out = images_of_run(saved)
         except (SaccadeError, OSError, ValueError) as error:
             raise DataError(
                 f"Files in fewer bits require the images of the run, which {saved.folder.parent} does not list "
                 f"({error}). Export from the run folder of the fit"
             ) from None
-        parts = [train] if tuning is None else [train, tuning]
-        split = EarlierSplit.load(saved.folder / SPLIT)
         self.saved = saved
-        fitted, held_out = [], []
-        for part in parts:
-            is_held_out = np.full(len(part), part is tuning)
-            if split is not None and tuning is None:
-                is_held_out = split.sides(image_keys(part.images, [""] * len(part))) == HELD_OUT
-            held_out.append((part, np.flatnonzero(is_held_out)))
-            fitted.append((part, np.flatnonzero(~is_held_out)))
         self.training = [image for image, _ in self._decoded(fitted, NUM_CALIBRATION)]
-        pairs = self._decoded(held_out if any(len(rows) for _, rows in held_out) else fitted, NUM_EVALUATED)
+        pairs = self._decoded(held_out or fitted, NUM_EVALUATED)
         self.validation = [image for image, _ in pairs]
         if not self.training or not self.validation:
             raise DataError(
@@ -153,11 +142,10 @@ class RunImages:
             )
         self.targets = np.concatenate([target for _, target in pairs])
 
-    def _decoded(self, parts: list[tuple[Examples, np.ndarray]], num: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _decoded(self, places: Sequence[Place], num: int) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return up to `num` readable images with their encoded labels, in a random order."""
         saved, rng = self.saved, np.random.default_rng(0)
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        places = [(part, row) for part, rows in parts for row in rows]
         for place in rng.permutation(len(places)):
             part, row = places[place]
             if len(found) == num:

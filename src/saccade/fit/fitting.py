@@ -122,7 +122,7 @@ def run_fit(
     check_score_name(objectives, metric_name)
     with (
         locked_folder(request, None if earlier is None else earlier.folder) as folder,
-        connected(request.settings.callbacks) as trackers,
+        connected(request.settings.callbacks, folder) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
         cpu_threads(num_threads),
     ):
@@ -144,7 +144,7 @@ def run_fit(
             listeners.insert(0, budget)
             machine = environment("torch", "torchvision", "timm", "optuna", "Pillow")
             limits = request.num_trials, request.time_limit_s
-            notify(RunStarted(str(root), *limits, machine, scales(request.space), deadline.elapsed_s()))
+            notify(RunStarted(str(root), *limits, machine, scales(request.space), deadline.elapsed_s(), metric_name))
             if warning:
                 notify(Warned(warning))
             if request.start is not None and request.problem is None:
@@ -264,7 +264,7 @@ def run_fit(
                 else:
                     drop_weights(study.trials, combination)
                     tidy_up(folder)
-                final_report.write(saved, partial(budget.begin, "report"), seconds_left)
+                final_report.write(saved, images, partial(budget.begin, "report"), seconds_left)
             summary = saved.summary
             used_s = deadline.elapsed_s()
             notify(RunFinished(summary["best_trial"], summary["valid_score"], used_s, summary["result"]))

@@ -400,12 +400,11 @@ class FitOptions(BaseModel):
         list[Any],
         BeforeValidator(check_callbacks),
         Option(
-            "Trackers that receive every event of the run.",
-            "Instances of `saccade.study.trackers.Tracker`, functions of one event, or names. An exception of one is a "
+            "Trackers that record the run: csv, mlflow, tensorboard, trackio, wandb.",
+            "Names, instances of `saccade.study.trackers.Tracker`, or functions of one event. An exception of one is a "
             "warning and does not end the run.",
             metavar="NAME[,NAME...]",
-            flags=("tracker",),
-            is_in_record=False,
+            flags=("track", "tracker"),
             may_change=True,
         ),
         Kind("a list of trackers, functions and names", _split),
@@ -618,6 +617,8 @@ class FitOptions(BaseModel):
             value = getattr(self, name)
             if option.is_path and value is not None:
                 value = str(Path(value).expanduser().absolute())
+            if name == "callbacks":  # a resumed run makes them again by their names
+                value = [one for one in value if isinstance(one, str)]
             if option.is_in_record:
                 # Workers of an instance are gone when the run is resumed.
                 record[name] = to_json_value("auto" if isinstance(value, Executor) else value)

@@ -16,7 +16,7 @@ import pandas as pd
 from saccade.data.earlier_split import FITTED, EarlierSplit, Keys, image_keys
 from saccade.data.examples import Examples, ImageLike
 from saccade.data.scanning import measure_pixel_range
-from saccade.data.sources.unreadable import MAX_LISTED, describe_unreadable, name_of
+from saccade.data.sources.sources import MAX_LISTED, describe_unreadable, name_of
 from saccade.data.splitting import Positions, joined_groups, split_by_time, split_holdout, stratified_order
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.store import ImageStore

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
+from saccade.data.examples import ImageLike
 from saccade.deadline import Deadline
 from saccade.events import Listener, Warned
 from saccade.fit.run_folder import REPORT, root_of
@@ -23,8 +24,10 @@ class ReportWriter(Protocol):
     def prepare(self) -> float:
         """Import what a report needs, and return about how many seconds one takes on this machine."""
 
-    def write(self, saved: SavedPredictor, path: Path, seconds_left: Callable[[], float]) -> None:
-        """Write the report of a run; without time, parts of it are left out."""
+    def write(
+        self, saved: SavedPredictor, images: Sequence[ImageLike], path: Path, seconds_left: Callable[[], float]
+    ) -> None:
+        """Write the report of a run, given its images; without time, parts of it are left out."""
 
 
 class FinalReport:
@@ -51,13 +54,19 @@ class FinalReport:
                     self._give_up(error)
         return self._reserve_s
 
-    def write(self, saved: SavedPredictor, begin: Callable[[], None], left: Callable[[], float]) -> None:
+    def write(
+        self,
+        saved: SavedPredictor,
+        images: Sequence[ImageLike],
+        begin: Callable[[], None],
+        left: Callable[[], float],
+    ) -> None:
         """Write the report into the run folder, after `begin`, if there is to be one and time is `left`."""
         if not self._is_wanted or left() <= 0:
             return
         begin()
         try:
-            self._writer.write(saved, self._folder / REPORT, left)
+            self._writer.write(saved, images, self._folder / REPORT, left)
         except Exception as error:
             self._give_up(error)
 

@@ -41,6 +41,7 @@ from saccade.study.objectives import same_costs
 from saccade.study.run_folder import EVENTS as EVENTS
 from saccade.study.run_folder import LOCK, STARTING, CheckpointKeeper, is_vacant, locked, write_json_atomically
 from saccade.study.run_folder import NEW as NEW
+from saccade.study.trackers import EPOCHS, TRACKED
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import parse_name
 from saccade.tasks.metrics import EvalMetric
@@ -66,6 +67,7 @@ _PREDICTORS = PREDICTOR_FOLDER, TEACHER
 _FILES = (
     *(RUN, DATA, SPLIT, REPORT, FIT_TOML, CHECKS, UNREADABLE, f"{PSEUDO_LABELS}*", f"{EVENTS}*", f"{JOURNAL}*"),
     *("*.json.part", f".{STORE}-*.partial", f".{PREDICTOR_FOLDER}", f"{TRIALS}/start*.safetensors"),
+    *(EPOCHS, TRACKED, "tensorboard/**/events.out.tfevents.*", "wandb/*run-*", "wandb/latest-run", "wandb/debug*.log"),
     *(f"{TRIALS}/[0-9]*/{name}" for name in ("*.json", "*.safetensors", "*.npy", "*.npz", "*.part")),
     *(f"{folder}/{name}" for folder in _PREDICTORS for name in (DESCRIPTION, HISTORY, "*.safetensors", "*.part")),
     *(f"{folder}/{name}/*.safetensors*" for folder in _PREDICTORS for name in (MEMBERS_FOLDER, CHOICES_FOLDER)),
@@ -250,7 +252,7 @@ def remove_run(folder: Path) -> None:
         for path in folder.glob(pattern):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     contents = (f"{name}/*" for name in (TRIALS, *_PREDICTORS))
-    for pattern in (*contents, TRIALS, JOURNAL.split("/")[0], *_PREDICTORS):
+    for pattern in (*contents, TRIALS, JOURNAL.split("/")[0], "tensorboard/*", "tensorboard", "wandb", *_PREDICTORS):
         for path in folder.glob(pattern):
             with contextlib.suppress(OSError):  # it is a file, or not empty
                 path.rmdir()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +40,7 @@ FALSE_ALARM_RATE = 0.05
 """The part of known images that are called unknown, unless another one is given."""
 
 _TENSORS = ("train", "train_targets", "val", "val_targets", "class_counts")
+_ROWS = "train_rows"  # not in files of earlier versions
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +53,8 @@ class FeatureBank:
     val_targets: np.ndarray
     class_counts: np.ndarray  # int64, training images of each class in all; empty without one class per image
     is_complete: bool = True  # whether time sufficed for all images
+    # int64 (num_train,): the places of `train` in train_data, or after its end in tuning_data; empty if not known.
+    train_rows: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @classmethod
     def of(
@@ -60,8 +63,9 @@ class FeatureBank:
         train_targets: np.ndarray,
         val_targets: np.ndarray,
         features: Callable[[np.ndarray], np.ndarray],
+        train_rows: np.ndarray | None = None,
     ) -> FeatureBank:
-        """Return the features of a sample of images, given the targets of all.
+        """Return the features of a sample of images, given the targets and the `train_rows` of all.
 
         `features` returns those of some positions, of which training images come first. It may return only the first
         ones; rows with NaN are left out.
@@ -82,12 +86,13 @@ class FeatureBank:
         counts = np.bincount(train_targets, minlength=len(problem.classes)) if problem.has_one_class else np.zeros(0)
         of_val = rows[~in_train] - num_train
         parts = found[in_train], train_targets[rows[in_train]], found[~in_train], val_targets[of_val]
-        return cls(*parts, counts.astype(np.int64), len(is_read) == len(positions))
+        of_train = np.zeros(0, np.int64) if train_rows is None else train_rows[rows[in_train]].astype(np.int64)
+        return cls(*parts, counts.astype(np.int64), len(is_read) == len(positions), of_train)
 
     def save(self, folder: Path, key: str) -> None:
         """Write the file, for the network whose `key` this is."""
         part = folder / f"{FEATURES}.part"
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in _TENSORS}
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in (*_TENSORS, _ROWS)}
         save_file(tensors, part, {"key": key, "is_complete": str(self.is_complete)})
         part.replace(folder / FEATURES)
 
@@ -104,7 +109,8 @@ class FeatureBank:
                 metadata = file.metadata() or {}
                 if metadata.get("key") != key:
                     return None
-                tensors = {name: file.get_tensor(name) for name in _TENSORS}
+                names = [*_TENSORS, *({_ROWS} & set(file.keys()))]
+                tensors = {name: file.get_tensor(name) for name in names}
                 bank = cls(**tensors, is_complete=metadata.get("is_complete") == "True")
             bank._check(problem)
         except (SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
@@ -121,6 +127,10 @@ class FeatureBank:
                 raise ValueError(f"targets of shape {targets.shape}, or values that are not finite")
             if problem.has_one_class and not np.isin(targets, np.arange(problem.num_outputs)).all():
                 raise ValueError(f"targets outside of the {problem.num_outputs} classes")
+        if self.train_rows.dtype != np.int64 or self.train_rows.shape not in ((0,), (len(self.train),)):
+            raise ValueError(f"rows of shape {self.train_rows.shape}")
+        if (self.train_rows < 0).any():
+            raise ValueError("rows that are negative")
         counts = self.class_counts
         if counts.shape != (len(problem.classes) if problem.has_one_class else 0,) or counts.dtype != np.int64:
             raise ValueError(f"class counts of shape {counts.shape}")

@@ -16,7 +16,7 @@ from torch import nn
 
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
-from saccade.data.sources.unreadable import describe_unreadable
+from saccade.data.sources.sources import describe_unreadable
 from saccade.data.store.decoded_images import fingerprint
 from saccade.data.store.feature_cache import FeatureCache
 from saccade.data.store.on_demand import DecodedForms, OnDemandImages

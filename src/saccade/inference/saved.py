@@ -243,10 +243,11 @@ class SavedPredictor(Description):
             if validation is not None:
                 validation = replace(validation, paths=()) if is_public else validation
                 validation.save(folder, copy.validation_key)
-            self._copy_history(folder, is_public)
+            self.copy_history(folder, is_public=is_public)
         return copy
 
-    def _copy_history(self, folder: Path, is_public: bool) -> None:
+    def copy_history(self, folder: Path, *, is_public: bool = False) -> None:
+        """Copy the events of the run to the folder of another predictor, as `copy_to` does."""
         if (log := self.history) is not None:
             try:
                 copy_events(log.path, folder / HISTORY, is_public=is_public)

@@ -179,7 +179,7 @@ def _complete(pipeline: InferencePipeline, verbosity: int) -> None:
     def features(positions: np.ndarray) -> np.ndarray:
         return pipeline.features([images[row] for row in rows[positions]], verbosity)[0]
 
-    found = FeatureBank.of(saved.problem, targets[train], targets[val], features)
+    found = FeatureBank.of(saved.problem, targets[train], targets[val], features, train)
     pipeline.stored_features(found)
     with contextlib.suppress(OSError):  # a folder that cannot be written
         found.save(saved.folder, saved.features_key)

@@ -39,6 +39,7 @@ from saccade.errors import (
     NotFittedError,
     SavedPredictorError,
     SuggestingClass,
+    count_of,
     explained_file_errors,
     suggests_names,
 )
@@ -68,7 +69,7 @@ from saccade.insight.near_duplicates import near_duplicates
 from saccade.insight.reasons import check_numbers, find_reasons
 from saccade.insight.saliency import SaliencyMapper, check_form, check_method, in_form, target_numbers
 from saccade.models.catalogue import list_models
-from saccade.models.listing import models_table
+from saccade.models.ranking import models_table
 from saccade.numerics.device import choose_device
 from saccade.report.automatic import AutomaticReport
 from saccade.report.model_card import ModelCard, make_card
@@ -163,7 +164,14 @@ class ImagePredictor(metaclass=SuggestingClass):
     def _repr_html_(self) -> str:
         described = self._description().items()
         rows = [f"<tr><th>{name}</th><td>{html.escape(text)}</td></tr>" for name, text in described]
-        return f"<table>{''.join(rows)}</table>"
+        table = f"<table>{''.join(rows)}</table>"
+        if self._pipeline is None:
+            return table
+        board = self.leaderboard()
+        num = 10
+        best = board.head(num).dropna(axis="columns", how="all").to_html(index=False, border=0, na_rep="")
+        title = f"{count_of(len(board), 'trial')}" + (f", the best {num}" if len(board) > num else "")
+        return f"{table}<details><summary>{title}</summary>{best}</details>"
 
     def _description(self) -> dict[str, str]:
         if self._pipeline is None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from saccade.data.examples import ImageLike
 from saccade.inference.pipeline import InferencePipeline
 from saccade.inference.saved import SavedPredictor
 from saccade.report.record import RunRecord
@@ -32,8 +33,10 @@ class AutomaticReport:
             figure_s = time.perf_counter() - start_s
         return NUM_FIGURES * figure_s
 
-    def write(self, saved: SavedPredictor, path: Path, seconds_left: Callable[[], float]) -> None:
-        """Write the report of a run; without time, parts of it are left out."""
+    def write(
+        self, saved: SavedPredictor, images: Sequence[ImageLike], path: Path, seconds_left: Callable[[], float]
+    ) -> None:
+        """Write the report of a run, given its images; without time, parts of it are left out."""
         record = RunRecord.of(InferencePipeline(saved))
-        record.seconds_left = seconds_left
+        record.seconds_left, record.images = seconds_left, images
         Report(record).save(path)

@@ -6,6 +6,7 @@ import functools
 import math
 import numbers
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,9 +66,9 @@ def render(report: Report) -> str:
 
 def _content(report: Report, section: Section) -> Markup | None:
     try:
-        frame = report.frames.get(section.name)
-        if frame is None:
+        if section.name not in report.frames:  # `get` would make all frames, to suggest their names
             return None
+        frame = report.frames[section.name]
         if section.html is not None:
             return section.html(report.record, frame)
         return figure(section, frame) + table(
@@ -106,6 +107,11 @@ def table(frame: pd.DataFrame, caption: str, *, max_rows: int = 100, shown_rows:
         num_rows=len(frame),
         caption=caption,
     )
+
+
+def cards(shown: Sequence[Mapping[str, Any]], empty: str, note: str) -> Markup:
+    """Return images with their captions, saliency maps and neighbours; a sentence if there are none."""
+    return _part("cards", shown=shown, empty=empty, note=note)
 
 
 def _part(name: str, **values: Any) -> Markup:

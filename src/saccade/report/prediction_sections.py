@@ -51,7 +51,7 @@ def short_name(name: object, length: int = MAX_LETTERS) -> str:
     Examples
     --------
     >>> short_name("a very long name of a class\nwith two lines", 20)
-    'a very long…wo lines'
+    'a very long …o lines'
     """
     text = " ".join(str(name).split())
     text = "".join(each if each.isprintable() or each == "\u200d" else "\ufffd" for each in text)
@@ -68,10 +68,12 @@ def as_objects(names: Sequence[object]) -> pd.Series:
 # Metrics
 
 
-def validation_scores(saved: SavedPredictor, record: ValidationRecord) -> dict[str, Any]:
+def validation_scores(
+    saved: SavedPredictor, record: ValidationRecord, bootstrap_s: float = BOOTSTRAP_S
+) -> dict[str, Any]:
     """Return the metrics of the stored predictions with their intervals, as `ImagePredictor.evaluate` does."""
     given = record.targets, record.predictions, record.adjusted, saved.problem
-    options: dict[str, Any] = {"detailed": True, "interval": CONFIDENCE, "bootstrap_s": BOOTSTRAP_S}
+    options: dict[str, Any] = {"detailed": True, "interval": CONFIDENCE, "bootstrap_s": bootstrap_s}
     try:
         metric = None if saved.eval_metric is None else make_metric(saved.eval_metric, saved.problem)
         return evaluation(*given, metric, **options)
@@ -79,9 +81,12 @@ def validation_scores(saved: SavedPredictor, record: ValidationRecord) -> dict[s
         return evaluation(*given, **options)
 
 
-def metrics_frame(saved: SavedPredictor, record: ValidationRecord) -> pd.DataFrame:
-    """Return each metric with the ends of its interval."""
-    scores = validation_scores(saved, record)
+def metrics_frame(record: RunRecord) -> pd.DataFrame | None:
+    """Return each metric with the ends of its interval; without time, without intervals."""
+    if record.saved is None or record.validation is None:
+        return None
+    bootstrap_s = min(BOOTSTRAP_S, record.seconds_left() / 4)
+    scores = validation_scores(record.saved, record.validation, bootstrap_s)
     rows = [(name, value, *scores.get(f"{name}_interval", (np.nan,) * 2)) for name, value in scores.items()]
     kept, columns = [row for row in rows if not row[0].endswith("_interval")], ["metric", "value", "low", "high"]
     frame: pd.DataFrame = pd.DataFrame(kept, columns=columns)
@@ -529,11 +534,6 @@ def _of_record(make: MadeFrame) -> Callable[[RunRecord], pd.DataFrame | None]:
     return frame
 
 
-def _metrics_of(record: RunRecord) -> pd.DataFrame | None:
-    saved, found = record.saved, record.validation
-    return None if saved is None or found is None else metrics_frame(saved, found)
-
-
 def _reliability_of(record: RunRecord) -> pd.DataFrame | None:
     saved, found = record.saved, record.validation
     if saved is None or found is None:
@@ -581,7 +581,7 @@ PREDICTION_SECTIONS = (
         "Values for the validation images, with 95 % intervals of a bootstrap. They do not include the optimism of "
         "choosing networks, epochs and calibration on these images. ece is the calibration error, ece_by_chance "
         "that of right probabilities on so many images.",
-        _metrics_of,
+        metrics_frame,
         shown_rows=100,
     ),
     CONFUSION,

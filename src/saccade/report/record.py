@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from saccade.data.examples import Examples
+from saccade.data.examples import Examples, ImageLike
 from saccade.errors import DataError
 from saccade.events import Event
 from saccade.fit.run_data import read_run_data
@@ -44,6 +44,8 @@ class RunRecord:
     """Of each event: seconds since 1970."""
     seconds_left: Callable[[], float] = lambda: math.inf
     """Time for the report; slow sections make less of it if it falls to 0."""
+    images: Sequence[ImageLike] = ()
+    """The images of the fit, by the rows of `validation`, while they are in memory; see `image`."""
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
@@ -99,6 +101,13 @@ class RunRecord:
         if self.saved is None or (self.saved.own_network is not None and self.saved.net is None):
             return None
         return InferencePipeline(self.saved)
+
+    def image(self, row: int) -> ImageLike | None:
+        """Return an image of the fit by its place in the training data, or after its end in the tuning data."""
+        if not self.images and self.data is not None:
+            train, tuning = self.data
+            self.images = [*train.images, *(() if tuning is None else tuning.images)]
+        return self.images[row] if 0 <= row < len(self.images) else None
 
     @property
     def problem(self) -> Problem | None:

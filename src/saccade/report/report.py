@@ -10,6 +10,7 @@ import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
 from saccade.fit.run_folder import REPORT, root_of
+from saccade.report.image_sections import IMAGE_SECTIONS
 from saccade.report.prediction_sections import PREDICTION_SECTIONS
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
     ("Result", RESULT_SECTIONS),
     ("Predictions", PREDICTION_SECTIONS),
+    ("Images", IMAGE_SECTIONS),
 )
 """The sections in the order of the page, under their headings."""
 
@@ -94,7 +96,7 @@ class Report:
         """
         file = self._default_file if path is None else Path(path).expanduser().absolute()
         text = self.html()
-        with explained_file_errors(file):
+        with explained_file_errors(file, advice="Name a file elsewhere: report.save(path), or --out FILE"):
             if file.is_dir():
                 file = file / self._default_file.name
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -239,7 +239,8 @@ def write_features(
     def features(positions: np.ndarray) -> np.ndarray:
         return cached_features(classifier, task.store, indices[positions], seconds_left)
 
-    FeatureBank.of(task.problem, train.targets, val.targets, features).save(saved.folder, saved.features_key)
+    bank = FeatureBank.of(task.problem, train.targets, val.targets, features, train.indices)
+    bank.save(saved.folder, saved.features_key)
 
 
 def _finished(

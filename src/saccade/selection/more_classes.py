@@ -156,6 +156,7 @@ def add_classes(
     if (split := EarlierSplit.load(saved.folder / SPLIT)) is not None:
         writers[SPLIT] = split.fitted_also_to(np.unique(image_keys(images, [""] * len(images)))).save
     made = made.write(writers)
+    saved.copy_history(folder)
     replace(fits, class_counts=counts.astype(np.int64), is_complete=True).save(folder, made.features_key)
     calibrated = evaluation.postprocessing.calibration.apply(predictions, problem)
     record = ValidationRecord.of(problem, y_val, calibrated, evaluation.adjusted, all_targets)

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from typing_extensions import override
 
 from saccade._version import __version__
-from saccade.data.decoding import decode_image, image_size, read_image
+from saccade.data.decoding import decode_image, image_size, thumbnail
 from saccade.data.store.stored_form import pixels_of, stored_size
 from saccade.errors import ImageReadError, SaccadeError
 
@@ -185,7 +185,7 @@ class ServedPredictor(ServedModel):
                 {
                     "label": label,
                     "probability": probability,
-                    "heatmap": _data_url(heatmap, "PNG"),
+                    "heatmap": _png_url(heatmap),
                     "neighbours": of_image,
                 }
             )
@@ -214,15 +214,14 @@ class ServedPredictor(ServedModel):
             shown = []
             for neighbour in of_image:
                 try:
-                    picture = read_image(neighbour.image, min_shorter_side=THUMBNAIL_SIDE).copy()
+                    url = thumbnail(neighbour.image, THUMBNAIL_SIDE)
                 except ImageReadError:  # it was moved since
                     continue
-                picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
                 shown.append(
                     {
                         "label": neighbour.label,
                         "similarity": round(float(neighbour.similarity), 6),
-                        "thumbnail": _data_url(picture, "WEBP"),
+                        "thumbnail": url,
                     }
                 )
             answers.append(shown)
@@ -296,7 +295,7 @@ class ServedOnnx(ServedModel):
         return answers
 
 
-def _data_url(picture: Image.Image, format: str) -> str:  # noqa: A002  Pillow's name
+def _png_url(picture: Image.Image) -> str:
     file = io.BytesIO()
-    picture.save(file, format)
-    return f"data:image/{format.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
+    picture.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -18,19 +19,21 @@ class Registry(Mapping[str, "Callable[..., T]"], Generic[T]):
     """The classes of one seam by name, or functions that return an instance; case does not matter in names.
 
     `kind` is the name of the seam (``"searcher"``), `base` the base class of all instances, `builtin` has Saccade's
-    classes, which take precedence. A package adds a name by an entry point in the group ``saccade.<kind>s``::
+    classes, or where they are (``"module:Class"``), which take precedence. A package adds a name by an entry point in
+    the group ``saccade.<kind>s``::
 
         [project.entry-points."saccade.searchers"]
         mine = "my_package:MySearcher"
     """
 
-    def __init__(self, kind: str, base: type[T], builtin: Mapping[str, Callable[..., T]]) -> None:
+    def __init__(self, kind: str, base: type[T], builtin: Mapping[str, Callable[..., T] | str]) -> None:
         self.kind, self.base, self._builtin = kind, base, dict(builtin)
 
     def __getitem__(self, name: str) -> Callable[..., T]:
         name = self.canonical(name)
         if name in self._builtin:
-            return self._builtin[name]
+            found = self._builtin[name]
+            return cast("Callable[..., T]", pkgutil.resolve_name(found)) if isinstance(found, str) else found
         return cast("Callable[..., T]", next(p for p in self._entry_points() if p.name == name).load())
 
     def __contains__(self, name: object) -> bool:

@@ -31,7 +31,17 @@ import cloudpickle
 import pytest
 
 from saccade.errors import SearchFailedError
-from saccade.events import EpochDone, Event, JobDone, JobFailed, Progressed, TrialCreated, Warned, WorkerLost
+from saccade.events import (
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    Progressed,
+    RunStarted,
+    TrialCreated,
+    Warned,
+    WorkerLost,
+)
 from saccade.space import Categorical
 from saccade.study.trackers import Tracker
 from saccade.study.trial import Decision, Job, Trainable
@@ -246,13 +256,13 @@ class TrackerContract:
     def test_a_search_causes_no_warning(self, tmp_path: Path) -> None:
         space = {"x": Categorical(1, 3, 2)}
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             result = tune(lambda config: config["x"], space, callbacks=[self.make(tmp_path)], verbosity=0)
         assert result.best_config == {"x": 3}
 
     def test_a_failed_search_causes_no_warning(self, tmp_path: Path) -> None:
         with warnings.catch_warnings(), pytest.raises(SearchFailedError):
-            warnings.simplefilter("error")
+            warnings.simplefilter("error", UserWarning)
             tune(lambda config: config["y"], {"x": 1}, callbacks=[self.make(tmp_path)], verbosity=0)
 
     def test_it_accepts_unusual_events_and_does_not_change_them(self, tmp_path: Path) -> None:
@@ -260,6 +270,7 @@ class TrackerContract:
             """Of a later version."""
 
         events = [
+            RunStarted("", None, None),
             Warned("ä\n✓"),
             TrialCreated(3, {"nested": {"list": [1, None]}, "object": object}),
             EpochDone(3, 1, 1e300, metrics={"loss": math.nan}),
@@ -272,6 +283,7 @@ class TrackerContract:
         before = copy.deepcopy(events)
         tracker = self.make(tmp_path)
         assert isinstance(tracker, Tracker)
+        tracker.open(None)
         for event in events:
             tracker.on_event(event)
         tracker.close()

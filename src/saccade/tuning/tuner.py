@@ -207,7 +207,7 @@ def tune(
         finite = "a finite number, or None"
         target_score = real_number("target_score", target_score, finite, above=-math.inf, below=math.inf)
     made = _executor_of(executor, num_workers, num_trials)
-    with use_executor(executor, made) as made_executor, connected(callbacks) as trackers:
+    with use_executor(executor, made) as made_executor:
         made_executor.trainable = trainable
         search = _Search(
             made_executor,
@@ -222,7 +222,7 @@ def tune(
             None if path is None else Path(path).expanduser().absolute(),
             resume,
             verbosity,
-            trackers,
+            callbacks,
         )
         return search.run(deadline)
 
@@ -277,7 +277,7 @@ class _Search:
     path: Path | None
     resume: bool
     verbosity: int
-    trackers: Sequence[Listener] = ()
+    callbacks: Sequence[Callback] = ()
 
     def run(self, deadline: Deadline) -> TuneResult:
         """Run the search, without a path in a temporary folder that is removed together with the result."""
@@ -309,8 +309,12 @@ class _Search:
         from saccade.study.display.progress import ProgressDisplay  # slow to import
 
         sign = -1.0 if self.mode == "min" else 1.0
-        with ProgressDisplay(self.verbosity, self.metric) as display, contextlib.ExitStack() as stack:
-            listeners: list[Listener] = [display, *self.trackers]
+        with (
+            connected(self.callbacks, self.path) as trackers,
+            ProgressDisplay(self.verbosity, self.metric) as display,
+            contextlib.ExitStack() as stack,
+        ):
+            listeners: list[Listener] = [display, *trackers]
 
             def notify(event: Event) -> None:
                 if log is not None:
@@ -341,7 +345,7 @@ class _Search:
             display.recall(study.trials)
             limits, machine = (self.num_trials, self.time_limit_s), environment("optuna")
             names = scales(self.searcher.space)
-            notify(RunStarted(str(self.path or ""), *limits, machine, names, deadline.elapsed_s()))
+            notify(RunStarted(str(self.path or ""), *limits, machine, names, deadline.elapsed_s(), self.metric))
             if self.resume and not is_resumed:
                 notify(Warned(f"{self.path} contains no search to resume; a new search starts"))
             if log is not None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import pytest
+from rich.text import Text
+
+from saccade.study.display.screens import NotebookScreen
 
 pytest.importorskip("pty", reason="pseudo-terminals are those of POSIX systems")
 
@@ -95,3 +99,26 @@ def test_ctrl_c_ends_with_a_readable_message_and_a_restored_terminal() -> None:
         assert program.screen.is_cursor_shown
         assert "TuningInterrupted: The search was interrupted after it had started 1 trial." in program.screen.text
         assert "left of" not in program.screen.text
+
+
+def test_a_notebook_has_the_latest_lines_and_a_frame_and_finally_all_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    display = pytest.importorskip("IPython.display")
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, page: Any) -> None:
+            shown.append(page.data)
+
+    monkeypatch.setattr(display, "display", lambda page, **_: (shown.append(page.data), Handle())[1])
+    screen = NotebookScreen()
+    for number in range(12):
+        screen.print(f"[bold]line {number}[/bold] <b>")
+    screen.draw([Text("frame & more")])
+    screen.draw([Text("frame & more")])
+    screen.close()
+    assert len(shown) == 2
+    assert "line 3" not in shown[0]
+    assert "line 4</span> &lt;b&gt;" in shown[0]
+    assert "frame &amp; more" in shown[0]
+    assert all(f"line {number}<" in shown[1] for number in range(12))
+    assert "frame" not in shown[1]

@@ -77,6 +77,20 @@ def cache_folder() -> Path:
     return (Path(shared) if shared.startswith("/") else Path.home() / ".cache") / "saccade"
 
 
+def cached_file(url: str, cache: Path | None = None) -> Path | None:
+    """Return the local file of a URL, if it was downloaded before or is a ``file://`` URL; no request is made."""
+    parts = urlsplit(url)
+    if parts.scheme.lower() == "file":
+        path = Path(url2pathname(parts.path))
+    else:
+        path = _folder_of(url, cache) / _file_name(url)
+    return path if path.exists() else None
+
+
+def _folder_of(url: str, cache: Path | None) -> Path:
+    return (cache or cache_folder() / "downloads") / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
 def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, quiet: bool = False) -> Path:
     """Download a file once into `cache`; a cached file is returned without a request.
 
@@ -100,7 +114,7 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
         raise DownloadError(
             f"{url!r} cannot be fetched: expected http://, https:// or file://. Download it yourself and pass its path."
         )
-    folder = (cache or cache_folder() / "downloads") / hashlib.sha256(url.encode()).hexdigest()[:16]
+    folder = _folder_of(url, cache)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / _file_name(url)
     with FileLock(folder / "lock"):

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from saccade.checks import real_number
 from saccade.errors import SaccadeError, UnknownNameError
 from saccade.export.base import ExportFormat, Run
+from saccade.export.companions import check_ort
 from saccade.export.metadata import KEY, ExportMetadata
 from saccade.export.onnx_model import OnnxModel
-from saccade.export.web import check_ort
 
 if TYPE_CHECKING:
     from saccade.export.module import ExportModule

@@ -7,7 +7,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.control import Control
@@ -18,7 +18,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
-_PAGE = '<pre style="margin:0;line-height:1.3;font-size:13px;overflow-x:auto;background:transparent">{code}</pre>'
+_STYLE = "margin:0;line-height:1.3;font-size:13px;background:transparent"
 _NOTEBOOK_WIDTH = 100
 _LATEST = 8  # lines above the display in a notebook while the run works; all of them at its end
 
@@ -108,7 +108,8 @@ class NotebookScreen(Screen):
 
     def draw(self, lines: Sequence[Text]) -> None:
         """Show the latest lines and a frame."""
-        self._show(html_of([*self._printed[-_LATEST:], *lines]))
+        latest = html_of(self._printed[-_LATEST:], "white-space:pre-wrap")
+        self._show(latest + html_of(lines, "overflow-x:auto"))
 
     def print(self, text: str) -> None:
         """Add a line."""
@@ -116,7 +117,7 @@ class NotebookScreen(Screen):
 
     def close(self) -> None:
         """Show all lines, without a frame."""
-        self._show(html_of(self._printed))
+        self._show(html_of(self._printed, "white-space:pre-wrap"))
 
     def _show(self, html: str) -> None:
         from IPython import display
@@ -130,15 +131,10 @@ class NotebookScreen(Screen):
             self._handle.update(display.HTML(html))  # type: ignore[no-untyped-call]
 
 
-def html_of(lines: Sequence[Text]) -> str:
+def html_of(lines: Sequence[Text], style: str = "") -> str:
     """Return lines of a terminal as HTML."""
-    console = Console(
-        file=io.StringIO(),
-        record=True,
-        width=10_000,
-        force_jupyter=False,
-        color_system="truecolor",
-        force_terminal=True,
-    )
+    options: dict[str, Any] = {"force_terminal": True, "force_jupyter": False, "color_system": "truecolor"}
+    console = Console(file=io.StringIO(), record=True, **options)
     console.print(Text("\n").join(lines), soft_wrap=True)
-    return console.export_html(inline_styles=True, code_format=_PAGE)
+    page = f'<pre style="{_STYLE};{style}">{{code}}</pre>'
+    return console.export_html(inline_styles=True, code_format=page)

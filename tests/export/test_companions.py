@@ -18,9 +18,9 @@ from PIL import Image
 
 from saccade import ImagePredictor
 from saccade.errors import DataError
-from saccade.export.exporting import MARK, write_companions
+from saccade.export.companions import ORT_FILES, check_ort, copy_scripts, page_html
+from saccade.export.exporting import write_companions
 from saccade.export.metadata import ExportedPreprocessing, ExportMetadata
-from saccade.export.web import ORT_FILES, check_ort, copy_scripts, page_html
 
 METADATA = ExportMetadata(
     saccade_version="1.0",
@@ -149,7 +149,7 @@ def write_model(folder: Path, metadata: str | None) -> None:
 def test_what_is_missing_is_named(
     make: Callable[[Path], object], message: str, page: Any, serve_folder: Callable[[Path], str], tmp_path: Path
 ) -> None:
-    (tmp_path / "index.html").write_text(page_html("model.onnx", MARK))
+    (tmp_path / "index.html").write_text(page_html("model.onnx"))
     copy_scripts(tmp_path, None)
     make(tmp_path)
     page.goto(serve_folder(tmp_path))
@@ -157,7 +157,7 @@ def test_what_is_missing_is_named(
 
 
 def test_a_page_opened_as_a_file_names_the_command_that_serves_it(page: Any, tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text(page_html("model.onnx", MARK))
+    (tmp_path / "index.html").write_text(page_html("model.onnx"))
     copy_scripts(tmp_path, None)
     page.goto((tmp_path / "index.html").as_uri())
     page.get_by_text("python -m http.server").wait_for()
@@ -168,7 +168,7 @@ def test_a_page_of_the_user_is_kept(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<h1>My photographs</h1>")
     write_companions(tmp_path / "new", tmp_path / "model.onnx", METADATA)
     assert not (tmp_path / "new" / "index.html").exists()
-    assert 'data-model="a%22%26.onnx"' in page_html('a"&.onnx', MARK)
+    assert 'data-model="a%22%26.onnx"' in page_html('a"&.onnx')
 
 
 def test_a_folder_without_onnxruntime_web_is_refused(tmp_path: Path) -> None:
