@@ -42,7 +42,7 @@ DIGITS = (
 
 COLUMNS = 118  # of the recorded terminal
 SECONDS_A_FRAME, SHOWN_S, LAST_SHOWN_S = 4.0, 0.8, 6.0  # of the run, and how long a frame and the last one are shown
-PARTS = ("curves", "confusion", "reliability", "mistakes")  # sections of the report that docs/report.md shows
+PARTS = ("curves", "confusion", "mistakes")  # sections of the report that docs/report.md shows
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         if "serve" in wanted:
             photograph_server(browser, desk)
         if "report" in wanted:
-            write_digits(desk / "digits", 600)
+            write_digits(desk / "digits", 1400)
             run_command(desk, DIGITS)
             run_command(desk, "report digits-run")
             photograph_report(browser, desk / "digits-run" / "report.html")
