@@ -157,7 +157,8 @@ def _bar(num_done: int, total: int, width: int) -> list[tuple[str, str]]:
 
 def _name(trial: Trial) -> str:
     """Return the network of a trial; of other searches the configuration."""
-    return str(trial.config["model"]) if "model" in trial.config else config_text(trial.config)
+    text = str(trial.config["model"]) if "model" in trial.config else config_text(trial.config)
+    return " ".join(text.split("\n"))
 
 
 def _labelled(label: str, text: Text) -> Text:
