@@ -133,7 +133,7 @@ def cell_text(value: Any) -> str:
     >>> cell_text(0.123456), cell_text(1234567), cell_text(float("nan")), cell_text(True)
     ('0.1235', '1,234,567', '', 'yes')
     """
-    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or type(value).__name__ == "bool":
         return "yes" if value else "no"
