@@ -94,9 +94,10 @@ def svg_of(figure: Figure, name: str) -> str:
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    # On a phone, a figure becomes smaller until its text is hard to read; then it scrolls.
-    width = round(figure.get_figwidth() * 96)
-    text = text.replace("<svg", f'<svg style="max-width: {width}px; min-width: {round(0.72 * width)}px"', 1)
+    # On a phone, a figure shrinks until its text is hard to read; then it scrolls.
+    inches = figure.get_figwidth()
+    size = "small" if inches < 4.5 else "medium" if inches < 6 else "large" if inches < 8 else "huge"
+    text = text.replace("<svg", f'<svg class="{size}"', 1)
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
     text = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{name}-{found[1]}"' if found[1] in used else "", text)
