@@ -1,4 +1,4 @@
-"""Draw the pictures of README and docs that show programs, from real runs on the sample photographs.
+"""Draw the pictures of README and docs that show programs, from real runs on sample photographs and on digits.
 
     python docs/_build/screenshots.py [serve] [report] [recording]
 
@@ -23,6 +23,7 @@ from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 
 from saccade import ImagePredictor
+from saccade.apps.demo import write_digits
 from saccade.events import RunStarted
 from saccade.report.tables import print_trials
 from saccade.study.display.frame import frame
@@ -31,11 +32,16 @@ from saccade.study.display.state import RunState
 from saccade.study.event_log import EventLog
 
 IMAGES = Path(__file__).parents[1] / "images"
-SACCADE = [sys.executable, "-m", "saccade"]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
-FIT = "fit photos --time-limit 40 --model tf_efficientnet_lite0,tf_efficientnet_lite1 --lr 1e-4:1e-2:log --out run"
+PHOTOS = "fit photos --time-limit 1m --model tf_efficientnet_lite0,tf_efficientnet_lite1 --lr 1e-4:1e-2:log --out run"
+DIGITS = (
+    "fit digits/train --model test_resnet,resnet10t --lr 1e-4:3e-2:log --num-trials 16 --time-limit 5m --out digits-run "
+    "--set pretrained=False --set img_size=32 --set epochs=6 --set batch_size=32 --set hflip=0 --set label_smoothing=0:0.2"
+)
+"""A search with mistakes and differences to show."""
+
 COLUMNS = 118  # of the recorded terminal
-SECONDS_A_FRAME, SHOWN_S, LAST_SHOWN_S = 2.0, 0.8, 6.0  # of the run, and how long a frame and the last one are shown
+SECONDS_A_FRAME, SHOWN_S, LAST_SHOWN_S = 4.0, 0.8, 6.0  # of the run, and how long a frame and the last one are shown
 PARTS = ("curves", "confusion", "reliability", "mistakes")  # sections of the report that docs/report.md shows
 
 
@@ -44,17 +50,25 @@ def main() -> None:
     wanted = sys.argv[1:] or ["serve", "report", "recording"]
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         desk = Path(folder)
-        subprocess.run([*SACCADE, "sample-data", "photos", "--num-images", "80"], check=True, cwd=desk)
-        subprocess.run([*SACCADE, *FIT.split()], check=True, cwd=desk)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        if "recording" in wanted or "serve" in wanted:
+            run_command(desk, "sample-data photos --num-images 120")
+            run_command(desk, PHOTOS)
         if "recording" in wanted:
-            (IMAGES / "fit.svg").write_text(recording(desk / "run", f"saccade {FIT}"), encoding="utf-8")
-        if "report" in wanted:
-            subprocess.run([*SACCADE, "report", "run"], check=True, cwd=desk)
-            photograph_report(browser, desk / "run" / "report.html")
+            (IMAGES / "fit.svg").write_text(recording(desk / "run", f"saccade {PHOTOS}"), encoding="utf-8")
         if "serve" in wanted:
             photograph_server(browser, desk)
+        if "report" in wanted:
+            write_digits(desk / "digits", 600)
+            run_command(desk, DIGITS)
+            run_command(desk, "report digits-run")
+            photograph_report(browser, desk / "digits-run" / "report.html")
         browser.close()
+
+
+def run_command(desk: Path, arguments: str) -> None:
+    """Run ``saccade`` in a folder."""
+    subprocess.run([sys.executable, "-m", "saccade", *arguments.split()], check=True, cwd=desk)
 
 
 def photograph_report(browser: Browser, report: Path) -> None:
@@ -70,7 +84,7 @@ def photograph_report(browser: Browser, report: Path) -> None:
 def photograph_server(browser: Browser, desk: Path) -> None:
     """Classify and explain photographs on the page of a server, and save a picture of it."""
     photos = [sorted(kind.glob("*.jpg"))[0] for kind in sorted((desk / "photos").iterdir())]
-    serve = [*SACCADE, "serve", str(desk / "run"), "--port", "0"]
+    serve = [sys.executable, "-m", "saccade", "serve", str(desk / "run"), "--port", "0"]
     with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         found = re.search(r"http://\S+", server.stdout.readline())

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import urllib.request
 
 import pytest
+
+from saccade.apps.dashboard import Run, Site
 
 pytest.importorskip("optuna_dashboard")
 
@@ -32,10 +35,25 @@ def test_studies_and_reports_of_a_run_over_http_until_ctrl_c(fitted):
         details = json.loads(get(study[1].replace("dashboard", "api/studies/0")))
         assert details["trials"][0]["state"] == "Complete"
         assert {each["name"] for each in details["trials"][0]["params"]} >= {"model", "lr", "epochs"}
-        assert "</html>" in get(report[1])
+        assert report[1] == study[1].replace("dashboard", "reports/0")
         assert "/reports/0" in get(study[1].replace("dashboard", ""))
         server.send_signal(signal.SIGINT)
         assert (server.wait(), server.stderr.read()) == (0, "")
+
+
+@pytest.mark.parametrize("has_report", [True, False])
+def test_the_report_of_the_run_or_a_new_one_is_shown(fitted, tmp_path, has_report):
+    run = tmp_path / "run"
+    shutil.copytree(fitted[0], run)
+    (run / "report.html").unlink(missing_ok=True)
+    if has_report:
+        (run / "report.html").write_text("<p>Mine ä</p>", encoding="utf-8")
+    status = []
+    environ = {"PATH_INFO": "/reports/0"}
+    (page,) = Site([Run(run)], tmp_path)(environ, lambda line, *others: status.append(line))
+    assert status == ["200 OK"]
+    assert page.decode() == "<p>Mine ä</p>" if has_report else "test_resnet" in page.decode()
+    assert (run / "report.html").exists() == has_report
 
 
 def test_options_are_listed(saccade):

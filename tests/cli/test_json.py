@@ -6,7 +6,6 @@ import json
 import math
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from saccade.cli import app
 from saccade.cli.app import PROTOCOLS
 from saccade.cli.output import json_value
 from saccade.cli.results import RESULTS, SERVERS, schema_of
-from saccade.events import EpochDone, Event, Progressed
+from saccade.events import EpochDone, Event, Progressed, RunStarted
 from saccade.study.trackers import connected, listening
 
 SMALL = ("--model", "test_resnet", "--set", "pretrained=False", "--set", "img_size=32", "--set", "batch_size=4")
@@ -49,6 +48,7 @@ def arguments(fitted, splits, tmp_path, monkeypatch) -> dict[str, list[str | Pat
     """Arguments of each command that succeeds; what takes long or asks a hub is replaced."""
     monkeypatch.setattr(demo, "run_demo", lambda out: {"top1": 0.5})  # its fits are those of `fit`
     monkeypatch.setattr(ImagePredictor, "choose", lambda self, **_: self)
+    monkeypatch.setattr(ImagePredictor, "export", lambda self, to, out, **_: str(self.pipeline.saved.folder))
     monkeypatch.setattr(ImagePredictor, "push_to_hub", lambda self, repo, **_: f"https://hub/{repo}")
     monkeypatch.setattr(doctor, "_hub", lambda: doctor.Fact("hub", "not asked"))
     run, image = fitted[0], splits / "test" / "dark" / "0.png"
@@ -113,16 +113,11 @@ def test_the_demo_writes_its_scores(saccade, arguments, tmp_path):
     assert last["scores"] == {"top1": 0.5}
 
 
-def test_a_server_writes_its_address(fitted):
+def test_a_server_writes_its_address(saccade, fitted, monkeypatch):
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
-    command = [sys.executable, "-m", "saccade", "serve", str(fitted[0]), "--port", "0", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        first = server.stdout.readline()
-        server.send_signal(signal.SIGTERM)
-        serving, last = lines_of("serve", first + server.stdout.read())
-    assert serving["url"] == last["url"]
-    assert server.returncode == 0
+    monkeypatch.setattr("saccade.serve.server.run_server", lambda model, settings, on_start: on_start("http://x", None))
+    serving, last = lines_of("serve", saccade("serve", fitted[0], "--json").stdout)
+    assert (serving["name"], serving["url"], last["url"]) == ("test_resnet", "http://x", "http://x")
 
 
 @pytest.mark.parametrize(
@@ -177,20 +172,20 @@ def test_a_fit_that_loses_its_reader_ends_quietly(splits, tmp_path, monkeypatch,
     assert capfd.readouterr() == ("", "")
 
 
-def test_ctrl_c_once_ends_the_search_and_writes_the_result(saccade, splits, tmp_path):
-    num_epochs = 0
-
+@pytest.mark.parametrize("kind", [EpochDone, RunStarted])
+def test_ctrl_c_once_ends_the_search_and_writes_the_result_or_an_error(saccade, splits, tmp_path, kind):
     def interrupt(event: Event) -> None:
-        nonlocal num_epochs
-        num_epochs += isinstance(event, EpochDone)
-        if num_epochs == 2 and isinstance(event, EpochDone):
+        if isinstance(event, kind):
             signal.raise_signal(signal.SIGINT)
 
     with listening(interrupt):
         result = saccade("fit", splits, *SMALL, "--set", "epochs=50", "--out", tmp_path / "run", "--json")
     *events, last = lines_of("fit", result.stdout)
-    assert (result.exit_code, last["is_interrupted"]) == (0, True)
-    assert 1 <= last["trials"][0]["epochs_done"] < 50
+    if kind is EpochDone:
+        assert (result.exit_code, last["is_interrupted"]) == (0, True)
+        assert last["trials"][0]["epochs_done"] < 50
+    else:
+        assert (result.exit_code, last["code"]) == (130, "KeyboardInterrupt")
     assert "warned" in [event["kind"] for event in events]
 
 

@@ -57,6 +57,7 @@ def session(root: Path, use: Callable[[Client, Call], Awaitable[None]]) -> None:
     anyio.run(run)
 
 
+@pytest.mark.slow
 def test_tools_read_a_run_and_refuse_what_is_outside(root):
     async def use(client: Client, call: Call) -> None:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from saccade.cli.printing import print_remark, printable
+from saccade.cli.words import print_remark, printable
 
 
 @pytest.mark.parametrize("width", [20, 60, 100, 200])

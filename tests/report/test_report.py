@@ -25,6 +25,7 @@ from saccade.report.record import RunRecord
 from saccade.report.report import Report
 from saccade.report.sections import Section
 from saccade.report.style import SERIES, new_figure
+from saccade.study.run_folder import locked
 
 TINY = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 2, "lr": 3e-3}
 ODD = {"blue": "<b>'bold' & \"$x$\"</b>", "green": "عربي", "red": "🍎\n`co`de_x"}
@@ -178,6 +179,8 @@ def test_a_run_without_a_predictor_has_a_report(fitted: ImagePredictor, tmp_path
         assert "The run has no predictor" in report.frames["summary"].set_index("what")["value"]["Result"]
         assert ("leaderboard" in report.frames) == (num > 3)
         html5lib.HTMLParser(strict=True).parse(report.html())
+    with locked(run):  # by another process
+        assert "The run has not ended" in Report.read(run).frames["summary"].set_index("what")["value"]["Result"]
     (run / "events.jsonl").unlink()
     html5lib.HTMLParser(strict=True).parse(Report.read(run).html())
 

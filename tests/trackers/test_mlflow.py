@@ -9,7 +9,7 @@ import pytest
 
 from saccade import ImagePredictor
 from saccade.testing import TrackerContract
-from saccade.trackers.mlflow import MlflowTracker, _image_of
+from saccade.trackers.mlflow import MlflowTracker, _image_of, _signature
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -122,7 +122,7 @@ def test_mlflow_loads_the_predictor(fitted):
     pd.testing.assert_frame_equal(proba, predictor.predict_proba(paths["image"].tolist()))
     signature = model.metadata.signature
     assert signature.inputs.input_names() == ["image"]
-    assert signature.outputs is not None
+    assert [(each.name, each.type.name) for each in signature.outputs.inputs] == [("label", "string")]
     example = mlflow.models.Model.load(f"runs:/{run.info.run_id}/model").load_input_example()
     assert model.predict(example)[0] in predictor.classes
 
@@ -143,3 +143,16 @@ def test_files_of_the_run_are_artifacts(fitted):
 )
 def test_what_is_not_base64_is_a_path(value):
     assert _image_of(value) == (value if value != "/" + "a" * 79 else base64.b64decode(value))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (pd.Series(["a"], name="kind"), [("kind", "string")]),
+        (pd.Series([1], name="kind"), [("kind", "long")]),
+        (pd.Series([0.5], name="price"), [("price", "double")]),
+        (pd.DataFrame({"red": [1], "green": [0]}), [("red", "long"), ("green", "long")]),
+    ],
+)
+def test_the_signature_has_the_type_of_the_labels(labels, expected):
+    assert [(each.name, each.type.name) for each in _signature(labels).outputs.inputs] == expected

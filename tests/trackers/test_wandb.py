@@ -94,3 +94,10 @@ def test_without_an_api_key_nothing_is_asked(search, tmp_path, monkeypatch):
     with pytest.warns(UserWarning, match="has no API key, so the run is only recorded in files"):
         search("wandb", path=tmp_path / "run", num_trials=1)
     assert records(tmp_path / "run")
+
+
+def test_a_resumed_search_continues_its_run(search, tmp_path):
+    search("wandb", path=tmp_path, num_trials=1)
+    search("wandb", path=tmp_path, num_trials=2, resume=True)
+    (name,) = {path.name for path in tmp_path.glob("wandb/offline-run-*/run-*.wandb")}
+    assert name == f"run-{json.loads((tmp_path / 'trackers.json').read_text())['wandb']}.wandb"

@@ -20,13 +20,12 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from saccade.errors import DataError, HyperparameterError, SaccadeError
 from saccade.events import Event, TrialCreated
-from saccade.report.record import RunRecord
-from saccade.report.report import Report
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
+from saccade.study.run_folder import EVENTS, NEW
 from saccade.study.trial import Status, Trial
 from saccade.trackers.base import flat
-from saccade.tuning.folder import ABOUT, EVENTS, read_about
+from saccade.tuning.folder import ABOUT, read_about
 
 Direction = Literal["minimize", "maximize"]
 INTERVAL_S = 2.0  # least seconds between two looks at the files of the runs
@@ -42,6 +41,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.folder = path.expanduser().absolute()
         self.is_search = (self.folder / ABOUT).is_file()
+        self._logs = self.folder / EVENTS, self.folder / NEW / EVENTS  # the second one of a run that replaces another
         self.read()  # raises an error for a folder without a run
 
     def read(self) -> tuple[list[Event], Direction, float]:
@@ -50,12 +50,16 @@ class Run:
             mode = read_about(self.folder)["mode"]
             events = list(EventLog(self.folder / EVENTS, as_text=True))
             return (events, "minimize", -1.0) if mode == "min" else (events, "maximize", 1.0)
+        log = next((file for file in self._logs if file.is_file()), None)
+        if log is not None:
+            return list(EventLog(log, as_text=True)), "maximize", 1.0
+        from saccade.report.record import RunRecord  # slow to import: torch
+
         return RunRecord.read(self.folder).events, "maximize", 1.0
 
     def state(self) -> list[tuple[int, int]]:
         """Return what changes when the run does."""
-        files = (self.folder / EVENTS, self.folder / ".new" / EVENTS, self.folder / "predictor" / "predictor.json")
-        return [(found.st_size, found.st_mtime_ns) for file in files if file.is_file() and (found := file.stat())]
+        return [(found.st_size, found.st_mtime_ns) for file in self._logs if file.is_file() and (found := file.stat())]
 
 
 class Site:
@@ -107,6 +111,8 @@ class Site:
         with self._lock:
             if own.is_file() and (not log.is_file() or own.stat().st_mtime >= log.stat().st_mtime - 60):
                 return own.read_text(encoding="utf-8")
+            from saccade.report.report import Report  # slow to import: torch
+
             return Report.read(run.folder).save(self._scratch / f"report-{number}.html").read_text(encoding="utf-8")
 
     def _current_dashboard(self) -> Callable[..., Iterable[bytes]]:

@@ -29,8 +29,8 @@ def doctor() -> Any:
     The exit code is 1 if there is a problem that would make a fit fail.
     """
     from saccade.apps.doctor import examine
-    from saccade.cli.printing import print_remark
     from saccade.cli.results import DoctorResult
+    from saccade.cli.words import print_remark
     from saccade.report.tables import output_console
 
     console = output_console()

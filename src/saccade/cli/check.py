@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saccade.cli.printing import check_output, print_remark
-from saccade.cli.words import Encoding, LabelSep
+from saccade.cli.words import Encoding, LabelSep, check_output, print_remark
 from saccade.errors import DataError, explained_file_errors
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade.cli.printing import printable
-from saccade.cli.words import Run
+from saccade.cli.words import Run, printable
 
 
 def export(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 import typer
 
 from saccade.cli.output import with_json
-from saccade.cli.printing import print_places
-from saccade.cli.words import flag_of
+from saccade.cli.words import flag_of, print_places
 from saccade.errors import DataError
 
 if TYPE_CHECKING:

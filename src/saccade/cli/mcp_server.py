@@ -43,7 +43,7 @@ from saccade.cli.results import (
 from saccade.errors import DataError, RunInUseError, SaccadeError, explained_file_errors
 from saccade.events import NetworksScreened, RunPlanned, RunStarted, Warned
 from saccade.study.event_log import EventLog
-from saccade.study.run_folder import LOCK, locked
+from saccade.study.run_folder import EVENTS, lock_owner
 
 INSTRUCTIONS = """\
 Saccade finds the best image classifier within a time limit. Call fit with a folder of images (a subfolder for each
@@ -201,13 +201,7 @@ class Fits:
         """Return whether a process works in a run folder."""
         if run in self.processes:
             return self.processes[run][0].poll() is None
-        if not (run / LOCK).exists():
-            return False
-        try:
-            with locked(run):
-                return False
-        except RunInUseError:
-            return True
+        return lock_owner(run) is not None
 
     def error(self, run: Path) -> str | None:
         """Return why the last process of a run failed; None if it did not, or is not this server's."""
@@ -385,8 +379,8 @@ def make_server(folder: Path) -> MCPServer[None]:
         "saccade", instructions=instructions, version=__version__, lifespan=quiet, log_level="ERROR"
     )
     for name in (name for name in vars(Tools) if not name.startswith("_")):
-        is_reading = name not in ("fit", "resume", "stop", "report")
-        hints = ToolAnnotations(read_only_hint=is_reading, open_world_hint=False)
+        is_reading = name not in ("fit", "resume", "stop", "predict", "report")
+        hints = ToolAnnotations(read_only_hint=is_reading)
         server.add_tool(_with_plain_errors(getattr(tools, name)), annotations=hints)
     return server
 
@@ -407,7 +401,7 @@ def _with_plain_errors(tool: Callable[..., Any]) -> Callable[..., Any]:
 
 def _status(run: Path, fits: Fits, time_limit_s: float | None = None) -> RunStatus:
     """Return the state of a run; `time_limit_s` is that of a run that has not begun to write its folder."""
-    from saccade.fit.run_folder import EVENTS, how_to_finish, is_finished, is_run, read_trials
+    from saccade.fit.run_folder import how_to_finish, is_finished, is_run, read_trials
 
     is_running, error = fits.is_running(run), fits.error(run)
     if not (run in fits.processes or is_running or is_run(run)):

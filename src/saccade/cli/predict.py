@@ -8,8 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade.cli.printing import check_output, printable
-from saccade.cli.words import Images, Run
+from saccade.cli.words import Images, Run, check_output, printable
 from saccade.errors import DataError, count_of, explained_file_errors
 
 

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from saccade.cli.printing import print_places
-from saccade.cli.words import Encoding, LabelSep, Run
+from saccade.cli.words import Encoding, LabelSep, Run, print_places
 
 
 def resume(

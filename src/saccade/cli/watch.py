@@ -84,7 +84,8 @@ def _follow(run: Path, display: ProgressDisplay) -> bool:
                 display.note(f"There is no run in {run} yet; waiting for it (Ctrl-C ends the watching)")
             is_waiting = True
         elif owner is None:
-            _check_is_run(run, has_log=log is not None)
+            if log is None:
+                _check_is_run(run)
             is_over = True
             continue
         display.pid = owner or None
@@ -98,11 +99,11 @@ def _metric(run: Path) -> str:
     return str(read_about(run)["metric"]) if (run / ABOUT).is_file() else ""
 
 
-def _check_is_run(run: Path, *, has_log: bool) -> None:
-    from saccade.fit.run_folder import is_run
+def _check_is_run(run: Path) -> None:
+    from saccade.fit.run_folder import is_run  # slow to import, as torch is
     from saccade.tuning.folder import ABOUT
 
-    if not has_log and not (run / ABOUT).is_file() and not is_run(run):
+    if not (run / ABOUT).is_file() and not is_run(run):
         raise DataError(f"{run} is not a run folder. Pass the folder of a run of saccade fit or saccade.tune")
 
 

@@ -71,8 +71,11 @@ def _content(report: Report, section: Section) -> Markup | None:
         frame = report.frames[section.name]
         if section.html is not None:
             return section.html(report.record, frame)
-        return figure(section, frame) + table(
-            frame, section.title, max_rows=section.max_rows, shown_rows=section.shown_rows
+        note = Markup('<p class="note">{}</p>').format(frame.attrs["note"]) if frame.attrs.get("note") else Markup()
+        return (
+            note
+            + figure(section, frame)
+            + table(frame, section.title, max_rows=section.max_rows, shown_rows=section.shown_rows)
         )
     except Exception as error:  # a bug in one section leaves the others
         text = f"The section {section.title!r} of the report cannot be made: {type(error).__name__}: {error}"

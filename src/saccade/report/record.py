@@ -6,7 +6,7 @@ import functools
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pandas as pd
 
 from saccade.data.examples import Examples, ImageLike
 from saccade.errors import DataError
-from saccade.events import Event
+from saccade.events import Event, RunPlanned
 from saccade.fit.run_data import read_run_data
 from saccade.fit.run_folder import CHECKS, DATA, EVENTS, NEW, RUN, has_predictor, is_run
 from saccade.inference.pipeline import InferencePipeline
@@ -25,6 +25,7 @@ from saccade.study.life import StudyRecord
 from saccade.study.run_folder import reading
 from saccade.study.trial import Trial
 from saccade.tasks.problem import Problem
+from saccade.tuning.folder import ABOUT, read_about
 
 
 @dataclass(eq=False)
@@ -44,6 +45,8 @@ class RunRecord:
     """Of each event: seconds since 1970."""
     seconds_left: Callable[[], float] = lambda: math.inf
     """Time for the report; slow sections make less of it if it falls to 0."""
+    tuned: dict[str, Any] | None = None
+    """``metric`` and ``mode`` of a search of `saccade.tune`, which has no predictor; None for a fit."""
     images: Sequence[ImageLike] = ()
     """The images of the fit, by the rows of `validation`, while they are in memory; see `image`."""
 
@@ -55,6 +58,8 @@ class RunRecord:
             if not (folder / RUN).is_file() and (folder / NEW / RUN).is_file():
                 folder = folder / NEW  # the first run there still runs
             return cls._of(folder, SavedPredictor.read(folder) if has_predictor(folder) else None)
+        if (folder / ABOUT).is_file():
+            return replace(cls._of(folder, None), tuned=read_about(folder))
         if not (folder / DESCRIPTION).is_file() and not has_predictor(folder):
             what = "is not a run folder or a saved predictor" if folder.exists() else "does not exist"
             raise DataError(f"{folder} {what}. Pass the folder of a run, or one that predictor.save() wrote")
@@ -101,6 +106,14 @@ class RunRecord:
         if self.saved is None or (self.saved.own_network is not None and self.saved.net is None):
             return None
         return InferencePipeline(self.saved)
+
+    @functools.cached_property
+    def metric(self) -> str | None:
+        """The name of the metric for model selection; None if the run has not got so far."""
+        if self.tuned is not None:
+            return str(self.tuned["metric"])
+        plans = (event.metric for event in reversed(self.events) if isinstance(event, RunPlanned))
+        return self.saved.metric if self.saved is not None else next(plans, None)
 
     def image(self, row: int) -> ImageLike | None:
         """Return an image of the fit by its place in the training data, or after its end in the tuning data."""

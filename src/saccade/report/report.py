@@ -14,6 +14,8 @@ from saccade.report.image_sections import IMAGE_SECTIONS
 from saccade.report.prediction_sections import PREDICTION_SECTIONS
 from saccade.report.record import RunRecord
 from saccade.report.result_sections import RESULT_SECTIONS
+from saccade.report.run_sections import DATA_SECTIONS, TIME_SECTIONS
+from saccade.report.search_sections import SEARCH_SECTIONS
 from saccade.report.sections import Section
 
 if TYPE_CHECKING:
@@ -21,8 +23,11 @@ if TYPE_CHECKING:
 
 GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
     ("Result", RESULT_SECTIONS),
+    ("Search", SEARCH_SECTIONS),
     ("Predictions", PREDICTION_SECTIONS),
     ("Images", IMAGE_SECTIONS),
+    ("Data", DATA_SECTIONS),
+    ("Time and cost", TIME_SECTIONS),
 )
 """The sections in the order of the page, under their headings."""
 
@@ -131,6 +136,11 @@ class _Frames(Mapping[str, pd.DataFrame]):
             why = f"The section {name!r} does not apply to this run." if name in self._sections else ""
             raise UnknownFrameError.of("section of the report", name, list(self), why)
         return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        # Without the error of `__getitem__`, for whose suggestions all tables are made.
+        found = self._find(name) if name in self._sections else None
+        return default if found is None else found
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self._sections and self._find(name) is not None

@@ -19,6 +19,8 @@ from saccade.inference.saved import INTERRUPTED
 from saccade.report.record import RunRecord
 from saccade.report.sections import Section
 from saccade.selection.summary import leaderboard, trial_rows
+from saccade.study.run_folder import lock_owner
+from saccade.tuning.result import TuneResult
 
 MAX_SPACE = 400  # letters of hyperparameters; longer ones are in the run folder's fit.toml
 
@@ -73,8 +75,10 @@ def _result(record: RunRecord) -> str:
         return f"{record.saved.result}{more}"
     scores = [trial.best_report.score for trial in record.trials if trial.best_report is not None]
     best = f"The best score so far is {max(scores):.4g}. " if scores else ""
-    state = "The run has no predictor: it failed, was stopped, or still runs."
-    return f"{state} {best}If it does not run, continue it: saccade resume {root_of(record.folder)}"
+    root = root_of(record.folder)
+    if lock_owner(root) is not None:
+        return f"The run has not ended. {best}".strip()
+    return f"The run has no predictor: it failed, or was stopped. {best}Continue it: saccade resume {root}"
 
 
 def _how_to_repeat(record: RunRecord) -> list[tuple[str, str]]:
@@ -116,7 +120,9 @@ def _summary_html(_: RunRecord, frame: pd.DataFrame) -> Markup:
 
 
 def leaderboard_frame(record: RunRecord) -> pd.DataFrame | None:
-    """Return the leaderboard, as `ImagePredictor.leaderboard` does."""
+    """Return the leaderboard, as `ImagePredictor.leaderboard` and `TuneResult.leaderboard` do."""
+    if record.tuned is not None:
+        return TuneResult.of(record.trials, record.tuned["metric"], record.tuned["mode"], record.folder).leaderboard()
     if record.saved is not None:
         return leaderboard(record.saved.trials, record.saved.trial_weights)
     return leaderboard(trial_rows(record.trials), {}) if record.trials else None

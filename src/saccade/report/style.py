@@ -6,7 +6,7 @@ import contextlib
 import io
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -36,14 +36,56 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def time_unit(seconds: float) -> tuple[float, str]:
+    """Return the unit in which an axis of so many seconds is read, in seconds, and its name."""
+    return (1.0, "s") if seconds < 180 else (60.0, "min") if seconds < 3 * 3600 else (3600.0, "h")
+
+
 def set_log_scale(axes: Axes, axis: Literal["x", "y"]) -> None:
     """Make an axis logarithmic, with plain numbers: matplotlib's are formulas, which `report_style` disables."""
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set(**{f"{axis}scale": "log"})
     chosen = axes.xaxis if axis == "x" else axes.yaxis
-    chosen.set_major_formatter("{x:g}")
+    low, high = chosen.get_data_interval()
+    chosen.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 30 * low else (1,), numticks=6))
+    chosen.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}"))
     chosen.set_minor_formatter(NullFormatter())
+
+
+def name_at_side(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write the names of lines at the right side of axes: each name, the end of its line (x, y), and its colour.
+
+    Names are moved apart, and are connected with the ends of their lines.
+    """
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high)
+    inches = axes.get_figure(root=True).get_figheight()  # type: ignore[union-attr]
+    least = 11 / (72 * 0.75 * inches)  # of the axes' height, which is about three quarters, from name to name
+    ends = sorted(ends, key=lambda end: end[2])
+    places: list[float] = []
+    for *_, y, _ in ends:
+        places.append(max((y - low) / (high - low), places[-1] + least if places else 0.0))
+    for number in range(len(places) - 1, -1, -1):  # from the top down
+        places[number] = min(places[number], 1.0 if number + 1 == len(places) else places[number + 1] - least)
+    for (name, x, y, color), place in zip(ends, places, strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            (1.03, place),
+            textcoords="axes fraction",
+            color=color,
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": color,
+                "linewidth": 0.6,
+                "linestyle": ":",
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
+            annotation_clip=False,
+        )
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from saccade.events import (
     TrialRestarted,
 )
 from saccade.study.event_log import EventLog, to_json_value
-from saccade.study.run_folder import write_json_atomically
+from saccade.study.run_folder import EVENTS, write_json_atomically
 from saccade.study.trackers import TRACKED, Tracker, require_library
 from saccade.study.trial import Status, Trial
 
@@ -129,7 +129,7 @@ class LibraryTracker(Tracker):
         file = None if self.folder is None else self.folder / TRACKED
         ids: dict[str, str] = json.loads(file.read_bytes()) if file is not None and file.is_file() else {}
         if self.folder is not None:
-            earlier = list(EventLog(self.folder / "events.jsonl", as_text=True))
+            earlier = list(EventLog(self.folder / EVENTS, as_text=True))
             last = max((index for index, one in enumerate(earlier) if isinstance(one, RunStarted)), default=0)
             for one in earlier[:last]:  # what comes after it, comes to `on_event` as well
                 self._apply(one)

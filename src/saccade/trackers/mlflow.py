@@ -129,20 +129,17 @@ class MlflowTracker(LibraryTracker):
 
     def log_predictor(self, folder: Path) -> None:
         """Log the predictor as a model, and files about it as artifacts."""
-        from mlflow.models import infer_signature
-
         from saccade.predictor import ImagePredictor
 
         for name in ("report.html", "fit.toml"):
             if (folder.parent / name).is_file():
                 self._client.log_artifact(self._id, str(folder.parent / name))
         example, predictor = _example(), ImagePredictor.load(folder, verbosity=0)
-        labels = _Model(predictor).predict(example)
         self._mlflow.pyfunc.log_model(
             name="model",
             loader_module=__name__,
             data_path=str(folder),
-            signature=infer_signature(example, labels, params={"proba": False}),
+            signature=_signature(_Model(predictor).predict(example)),
             input_example=example,
             pip_requirements=[f"saccade=={__version__}"],
         )
@@ -189,6 +186,18 @@ def _example() -> pd.DataFrame:
     Image.linear_gradient("L").resize((64, 64)).convert("RGB").save(file, "PNG")
     example: pd.DataFrame = pd.DataFrame({"image": [base64.b64encode(file.getvalue()).decode()]})
     return example
+
+
+def _signature(labels: Any) -> Any:
+    """Return the signature of a model with such labels; MLflow's own inference warns of whole numbers."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, ParamSchema, ParamSpec, Schema
+
+    kinds = {"b": "boolean", "i": "long", "f": "double"}
+    types = (labels if hasattr(labels, "columns") else labels.to_frame()).dtypes
+    outputs: list[Any] = [ColSpec(kinds.get(dtype.kind, "string"), str(name)) for name, dtype in types.items()]
+    proba = ParamSpec("proba", "boolean", default=False)
+    return ModelSignature(Schema([ColSpec("string", "image")]), Schema(outputs), ParamSchema([proba]))
 
 
 def _load_pyfunc(data_path: str) -> _Model:

@@ -41,7 +41,8 @@ def frame(state: RunState, width: int, memory: int | None = None, *, has_colours
         if memory is not None:
             size = f"{memory / 1e9:.1f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB"
             about.append(f"{'memory ' if speed else ''}{size}")
-        lines.append(_labelled("speed" if speed else "memory", about))
+        if about:
+            lines.append(_labelled("speed" if speed else "memory", about))
     if state.warnings:
         text = Text(f"{len(state.warnings)}: {state.warnings[-1]}", "yellow")
         lines.append(_labelled("warnings", text))
@@ -156,7 +157,8 @@ def _bar(num_done: int, total: int, width: int) -> list[tuple[str, str]]:
 
 def _name(trial: Trial) -> str:
     """Return the network of a trial; of other searches the configuration."""
-    return str(trial.config["model"]) if "model" in trial.config else config_text(trial.config)
+    text = str(trial.config["model"]) if "model" in trial.config else config_text(trial.config)
+    return " ".join(text.split("\n"))
 
 
 def _labelled(label: str, text: Text) -> Text:

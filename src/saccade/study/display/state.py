@@ -68,7 +68,8 @@ class RunState:
         self.record.apply(event)
         match event:
             case RunStarted():
-                self.folder, self.time_limit_s, self.num_trials = event.folder, event.time_limit_s, event.num_trials
+                self.folder = " ".join(event.folder.split("\n"))
+                self.time_limit_s, self.num_trials = event.time_limit_s, event.num_trials
                 self.is_started, self.is_finished = True, False
                 self.use = TimeUse(event.elapsed_s if self.record.trials else 0.0)
                 self.workers.clear()
@@ -78,6 +79,7 @@ class RunState:
             case PhaseDone():
                 if event.phase == "preparing":
                     self.use = TimeUse(event.start_s)
+                self.workers.clear()
                 self._synchronised_s = event.start_s + event.seconds, at_s
             case Progressed() if event.done >= event.total:
                 self.tasks.pop(event.what, None)
