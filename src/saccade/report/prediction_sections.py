@@ -566,7 +566,7 @@ CONFUSION = Section(
     "Confusion matrix",
     "Each row is a true class, each column a predicted one; a cell is the number of images, its colour their part of "
     f"the row. With more than {MAX_HEAT} classes, wrong predictions are drawn between groups of classes that are "
-    "confused, each named after the class with the most errors. With several labels per image, there is a bar for each.",
+    "confused, each named after the class with the most errors. With several labels per image, each has a bar.",
     _of_record(confusion_frame),
     plot_confusion,
     _confusion_html,
