@@ -70,7 +70,7 @@ def _follow(run: Path, display: ProgressDisplay) -> bool:
         for event, last_s in news:
             emit_event(event, last_s)
             # On a terminal, the display shows what came before.
-            show = display.tell if display.is_live and not num_reads else display
+            show = display.apply if display.is_live and not num_reads else display
             show(event, last_s)
         if news:
             num_reads, is_over = num_reads + 1, False

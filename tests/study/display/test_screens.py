@@ -75,7 +75,7 @@ def test_a_narrower_terminal_leaves_no_rest_of_the_display() -> None:
         assert "worker" not in program.screen.text
 
 
-@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"CI": "true"}])
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"CI": "true"}, {"PYTHONIOENCODING": "latin-1"}])
 def test_without_a_terminal_of_a_person_there_are_lines_only(environment: dict[str, str]) -> None:
     with search(sleep_s=0.02, **environment) as program:
         assert program.end() == 0
@@ -123,3 +123,5 @@ def test_a_notebook_has_the_latest_lines_and_a_frame_and_finally_all_lines(monke
     assert "frame &amp; more" in shown[0]
     assert all(f"line {number}<" in shown[1] for number in range(12))
     assert "frame" not in shown[1]
+    NotebookScreen().close()  # nothing was shown
+    assert len(shown) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import sys
@@ -59,7 +60,8 @@ class ProgressDisplay:
         if verbosity >= 2 and self.console.is_jupyter:
             self._screen = NotebookScreen()
         elif verbosity >= 2 and self.console.is_terminal and self.console.is_interactive:
-            self._screen = None if self.console.legacy_windows else TerminalScreen(self.console)
+            can_draw = self.console.encoding.startswith("utf") and not self.console.legacy_windows
+            self._screen = TerminalScreen(self.console) if can_draw else None
         self.pid = pid  # of the process whose memory is shown; 0 is this one
         self._lock = threading.Lock()  # of the state
         self._is_over = threading.Event()
@@ -77,12 +79,15 @@ class ProgressDisplay:
     def __exit__(self, *error: object) -> None:
         self._is_over.set()
         if self._thread is not None and self._screen is not None:
-            self._thread.join()
-            self._screen.close()
+            try:
+                self._thread.join()
+            finally:  # a second Ctrl-C must not leave the cursor hidden
+                with contextlib.suppress(OSError):  # the terminal was closed
+                    self._screen.close()
 
     def __call__(self, event: Event, at_s: float | None = None) -> None:  # noqa: C901  one case for each event
         """Show one event, which happened at `at_s` of the state's clock; None is now."""
-        self.tell(event, at_s)
+        self.apply(event, at_s)
         trials = self.state.record.trials
         match event:
             case RunStarted():
@@ -151,7 +156,7 @@ class ProgressDisplay:
             for line in frame(self.state, self._screen.width, has_colours=self._screen.has_colours):
                 self.console.print(line)
 
-    def tell(self, event: Event, at_s: float | None = None) -> None:
+    def apply(self, event: Event, at_s: float | None = None) -> None:
         """Apply an event to the state only, which happened at `at_s` of its clock; None is now."""
         with self._lock:
             self.state(event, at_s)
@@ -174,7 +179,10 @@ class ProgressDisplay:
             num_draws += 1
             with self._lock:
                 lines = frame(self.state, self._screen.width, memory, has_colours=self._screen.has_colours)
-            self._screen.draw(lines)
+            try:
+                self._screen.draw(lines)
+            except OSError:  # the terminal was closed, which does not end a run
+                return
 
     def _score(self, report: EpochDone) -> str:
         return f"{self.state.metric} {number(self.state.value(report))}"

@@ -117,7 +117,8 @@ class NotebookScreen(Screen):
 
     def close(self) -> None:
         """Show all lines, without a frame."""
-        self._show(html_of(self._printed, "white-space:pre-wrap"))
+        if self._handle is not None or self._printed:
+            self._show(html_of(self._printed, "white-space:pre-wrap"))
 
     def _show(self, html: str) -> None:
         from IPython import display
