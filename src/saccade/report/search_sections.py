@@ -133,7 +133,8 @@ def curves_plot(frame: pd.DataFrame) -> Figure:
             points = drawn[rows]
             axes.scatter(points["epoch"], points["value"], sizes[rows], points["color"], marker=marker, lw=0, zorder=4)
             handles.append(Line2D([], [], linestyle="", marker=marker, color=MUTED, label=text))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(frame["epoch"].min() - 0.5, frame["epoch"].max() + 0.5)  # whole epochs, also if there is only one
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch (0: linear probe, before any training)" if (frame["epoch"] == 0).any() else "epoch")
     axes.set_ylabel(score_label(frame))
     name_at_side(axes, names)
