@@ -74,7 +74,10 @@ def run_command(desk: Path, arguments: str) -> None:
 def photograph_report(browser: Browser, report: Path) -> None:
     """Save pictures of the beginning of a report, and of some of its sections."""
     page = browser.new_page(viewport={"width": 1180, "height": 1300})
-    page.goto(report.as_uri())
+    shown = report.with_name("shown.html")  # without the path of a temporary folder
+    text = report.read_text(encoding="utf-8").replace(str(report.parents[1]), "~")
+    shown.write_text(text, encoding="utf-8")
+    page.goto(shown.as_uri())
     page.screenshot(path=IMAGES / "report.png")
     page.set_viewport_size({"width": 760, "height": 900})
     for name in PARTS:
