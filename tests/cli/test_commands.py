@@ -82,7 +82,7 @@ def test_fit_shows_trials_test_figures_and_the_run_folder(fitted):
     assert result.exit_code == 0, result.stderr
     assert "completed" in result.stdout
     assert "test top1 1.0000" in result.stdout
-    assert result.stdout.rstrip().endswith(f"run {run}")
+    assert f"run {run}" in result.stdout.splitlines()
     assert json.loads((run / "run.json").read_text())["time_limit_s"] == 300.0
 
 

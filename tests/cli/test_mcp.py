@@ -31,6 +31,7 @@ def root(fitted, splits, tmp_path) -> Path:
     folder = tmp_path / "root"
     shutil.copytree(splits, folder / "images")
     shutil.copytree(fitted[0], folder / "run")
+    shutil.copytree(fitted[0], folder / "foreign")  # whose training images are outside
     data = folder / "run" / "data.json"
     data.write_text(data.read_text().replace(str(splits), str(folder / "images")))
     (folder / "run" / "predictor" / "embeddings.safetensors").unlink(missing_ok=True)
@@ -89,6 +90,7 @@ def test_tools_read_a_run_and_refuse_what_is_outside(root):
             ("leaderboard", {"run": "nowhere"}, "nowhere"),
             ("report", {"run": "run", "section": "leaderbord"}, "Did you mean 'leaderboard'"),
             ("stop", {"run": "run"}, "nothing to stop"),
+            ("explain", {"run": "foreign", "images": ["images/test/dark/0.png"]}, "is outside of"),
             ("fit", {"data": "images", "out": "run"}, "contains a run"),
         ):
             text = await call(tool, **arguments)

@@ -149,7 +149,7 @@ def halve(x):
 predictor = ImagePredictor(path=sys.argv[2], verbosity=0).fit(
     pd.read_csv(sys.argv[1]),
     hyperparameters={"net": wide, "opt": Optimizer, "transform": halve, "img_size": 16, "crop_pct": 0.5, "epochs": 1},
-    executor="process",
+    executor="process", report=False,
 )
 print(*sorted(predictor.leaderboard()["status"]))
 """

@@ -56,14 +56,9 @@ class Forecaster:
     `epochs`, ascending, are those of forecasts.
     """
 
-    def __init__(
-        self,
-        epochs: list[float] | tuple[float, ...],
-        settings: KernelSettings | None = None,
-        max_observations: int = 128,
-    ) -> None:
+    def __init__(self, epochs: list[float] | tuple[float, ...], max_observations: int = 128) -> None:
         self.epochs = np.asarray(epochs, dtype=float)
-        self.settings = settings or KernelSettings()
+        self.settings = KernelSettings()
         self.max_observations = max_observations
         self._points: list[np.ndarray] = []
         self._expected: list[np.ndarray] = []

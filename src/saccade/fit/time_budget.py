@@ -43,6 +43,9 @@ FEATURES_FRACTION, FEATURES_FROM_S = 0.02, 120.0
 ADAPTED_BELOW_S = 600.0
 
 
+REPORT_TRIALS = 200  # that double the time of the report
+
+
 def too_short(deadline: Deadline) -> str:
     """Return the warning for a time limit that is used up before training."""
     return (
@@ -145,7 +148,8 @@ class FinishingReserve:
         limit_s = 0.0 if math.isinf(self._deadline.limit_s) else self._deadline.limit_s
         others_s = min(max(LEAST_FINISHING_S, FINISHING_FRACTION * limit_s), MAX_FINISHING_S)
         others_s += FEATURES_FRACTION * limit_s if limit_s >= FEATURES_FROM_S else 0.0
-        return self._report_s + others_s + num_copies * self._write_s + self._num_trials * self._row_s
+        report_s = self._report_s * (1 + self._num_trials / REPORT_TRIALS)
+        return report_s + others_s + num_copies * self._write_s + self._num_trials * self._row_s
 
     @property
     def selection_s(self) -> float:

@@ -50,6 +50,8 @@ def _environment() -> Environment:
 
 def render(report: Report) -> str:
     """Return the page. A section that cannot be made is a warning, and its error is in its place."""
+    from saccade.report.style import widths_css
+
     made = {}
     for section in sorted(report.sections.values(), key=lambda section: section.is_slow):
         has_time = report.record.seconds_left() > 0
@@ -60,6 +62,7 @@ def render(report: Report) -> str:
         if contents:
             groups.append((title, contents))
     css = (Path(__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    css += widths_css("".join(html for html in made.values() if html is not None))
     template = _environment().get_template("report.html.j2")
     return template.render(title=report.title, groups=groups, css=Markup(css), version=__version__)  # noqa: S704
 
@@ -130,7 +133,7 @@ def cell_text(value: Any) -> str:
     >>> cell_text(0.123456), cell_text(1234567), cell_text(float("nan")), cell_text(True)
     ('0.1235', '1,234,567', '', 'yes')
     """
-    if value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+    if value is None or value is pd.NaT or value is pd.NA or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool) or type(value).__name__ == "bool":
         return "yes" if value else "no"

@@ -46,7 +46,7 @@ PARTS = {
     "probes": "features of pretrained networks, and linear probes on them",
     "training": "training steps of trials, loading of batches included",
     "validation": "validation of trials",
-    "idle": "worker processes without a job",
+    "idle": "worker processes without a job, also before their first one",
     "overhead": "searcher, scheduler, start of trials, checkpoints",
     "refit": "training on all images",
     "folds": "training of folds",

@@ -41,6 +41,14 @@ MARKS = {
 """Marker of what happened to a trial after an epoch, and its text in the legend."""
 
 
+COST_LABELS = {
+    "images_per_s": "throughput (images/s, decoding excluded; right is better)",
+    "latency_ms": "latency of one image (ms; left is better)",
+    "num_params": "parameters (left is better)",
+    "num_bytes": "bytes of the weights (left is better)",
+}
+
+
 def with_metric(frame: pd.DataFrame, record: RunRecord) -> pd.DataFrame:
     """Return the frame with the metric in its ``attrs``; scores of errors are their negatives, higher is better."""
     name = record.metric or "score"
@@ -125,7 +133,8 @@ def curves_plot(frame: pd.DataFrame) -> Figure:
             points = drawn[rows]
             axes.scatter(points["epoch"], points["value"], sizes[rows], points["color"], marker=marker, lw=0, zorder=4)
             handles.append(Line2D([], [], linestyle="", marker=marker, color=MUTED, label=text))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlim(frame["epoch"].min() - 0.5, frame["epoch"].max() + 0.5)  # whole epochs, also if there is only one
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch (0: linear probe, before any training)" if (frame["epoch"] == 0).any() else "epoch")
     axes.set_ylabel(score_label(frame))
     name_at_side(axes, names)
@@ -416,7 +425,7 @@ def coordinates_plot(frame: pd.DataFrame) -> Figure:
         low, high = (float(change(place)) for place in (ticks[0][0], ticks[-1][0]))
 
         def along(value: Any, change: Any = change, low: float = low, high: float = high) -> Any:
-            return left + (1 - left) * (change(value) - low) / ((high - low) or 1.0)
+            return left + (1 - left) * ((change(value) - low) / (high - low) if high > low else 0.5 + 0 * change(value))
 
         place = pd.Series(along(positions.to_numpy(float)), positions.index).reindex(scores.index, fill_value=0.0)
         places.append(place)
@@ -471,7 +480,8 @@ def tradeoff_frame(record: RunRecord) -> pd.DataFrame | None:
         model = shortened(trial.config.get("model", ""), 60)
         rows.append({"trial": trial.number, "model": model, "score": trial.best_report.score, **of_trial})
     frame: pd.DataFrame = pd.DataFrame(rows)
-    if len(frame) < 2 or "images_per_s" not in frame:
+    known = [name for name in COST_LABELS if name in frame]
+    if "images_per_s" not in known or all(frame[name].nunique() < 2 for name in known):  # a single network
         return None
     if saved:
         frame["on_front"] = frame["trial"].map(saved).fillna(value=False).astype(bool)
@@ -480,14 +490,6 @@ def tradeoff_frame(record: RunRecord) -> pd.DataFrame | None:
         is_faster = order["images_per_s"] > order["images_per_s"].cummax().shift(fill_value=-np.inf)
         frame["on_front"] = is_faster.reindex(frame.index)
     return with_metric(frame.sort_values("score", ascending=False, kind="stable", ignore_index=True), record)
-
-
-COST_LABELS = {
-    "images_per_s": "throughput (images/s, decoding excluded; right is better)",
-    "latency_ms": "latency of one image (ms; left is better)",
-    "num_params": "parameters (left is better)",
-    "num_bytes": "bytes of the weights (left is better)",
-}
 
 
 def tradeoff_plot(frame: pd.DataFrame) -> Figure:
@@ -558,6 +560,7 @@ SEARCH_SECTIONS = (
             f"{name} {value:.0%}"
             for name, value in frame[["hyperparameter", "importance"]].dropna().itertuples(index=False)
         ),
+        is_slow=True,
     ),
     Section(
         "slices",
@@ -576,7 +579,6 @@ SEARCH_SECTIONS = (
         hyperparameters_frame,
         coordinates_plot,
         summary=lambda frame: f"{_count_trials(frame)}; the best is {_best_of(frame)}.",
-        max_rows=0,
     ),
     Section(
         "tradeoff",

@@ -126,6 +126,13 @@ def report_style() -> Iterator[None]:
         yield
 
 
+def widths_css(page: str) -> str:
+    """Return the rules for the widths of the figures in a page."""
+    # On a phone, a figure becomes smaller until its text is hard to read; then it scrolls.
+    widths = sorted({int(width) for width in re.findall(r'<svg class="w(\d+)"', page)})
+    return "".join(f".w{w} {{ max-width: {w}px; min-width: {round(0.72 * w)}px; }}\n" for w in widths)
+
+
 def svg_of(figure: Figure, name: str) -> str:
     """Return a figure as an ``<svg>`` element: colours are variables, and ids are those of this section.
 
@@ -136,9 +143,7 @@ def svg_of(figure: Figure, name: str) -> str:
     figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    # On a phone, a figure becomes smaller until its text is hard to read; then it scrolls.
-    width = round(figure.get_figwidth() * 96)
-    text = text.replace("<svg", f'<svg style="max-width: {width}px; min-width: {round(0.72 * width)}px"', 1)
+    text = text.replace("<svg", f'<svg class="w{round(figure.get_figwidth() * 96)}"', 1)
     text = re.sub(r"<style.*?</style>|<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
     text = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{name}-{found[1]}"' if found[1] in used else "", text)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import sys
+import threading
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
+
+
+_ids_lock = threading.Lock()  # the trackers of a run write their ids to one file, each in its thread
 
 
 class LibraryTracker(Tracker):
@@ -126,21 +130,27 @@ class LibraryTracker(Tracker):
 
     def _start(self, event: RunStarted) -> None:
         self._metric = event.metric
-        file = None if self.folder is None else self.folder / TRACKED
-        ids: dict[str, str] = json.loads(file.read_bytes()) if file is not None and file.is_file() else {}
         if self.folder is not None:
             earlier = list(EventLog(self.folder / EVENTS, as_text=True))
             last = max((index for index, one in enumerate(earlier) if isinstance(one, RunStarted)), default=0)
             for one in earlier[:last]:  # what comes after it, comes to `on_event` as well
                 self._apply(one)
         name = event.folder.replace("\\", "/").rstrip("/").rpartition("/")[2] or "tune"
-        new = self.start(name, ids.get(self.library))
+        earlier_id = self._ids().get(self.library)
+        new = self.start(name, earlier_id)
         self._has_started = True
-        if file is not None and new is not None and ids.get(self.library) != new:
-            write_json_atomically(file, {**ids, self.library: new})
+        if self.folder is not None and new is not None and new != earlier_id:
+            with _ids_lock:
+                write_json_atomically(self.folder / TRACKED, {**self._ids(), self.library: new})
         limits = {"time_limit_s": event.time_limit_s, "num_trials_limit": event.num_trials}
         given = {"saccade_version": __version__, "run_folder": event.folder, "metric": event.metric, **limits}
         self.configure({name: value for name, value in given.items() if value not in (None, "")})
+
+    def _ids(self) -> dict[str, str]:
+        """Return the ids of the run in all libraries."""
+        file = None if self.folder is None else self.folder / TRACKED
+        ids: dict[str, str] = json.loads(file.read_bytes()) if file is not None and file.is_file() else {}
+        return ids
 
     def _apply(self, event: Event) -> bool:
         """Apply an event to the trials; return whether it is the best report so far."""

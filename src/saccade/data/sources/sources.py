@@ -31,10 +31,10 @@ _MOST_FOLDERS = 100
 ARCHIVE_NAME = re.compile(r"\.(zip|tar|tgz|tbz2?|txz|tar\.\w+|7z|rar|zst)$", re.IGNORECASE)
 
 
-def local_file(path: str | Path, *, sha256: str | None = None, quiet: bool = False) -> Path:
+def local_file(path: str | Path, *, sha256: str | None = None) -> Path:
     """Return the absolute path of a file or folder, or of a downloaded URL; a DataError suggests similar names."""
     if is_url(path):
-        return fetch(str(path), sha256=sha256, quiet=quiet)
+        return fetch(str(path), sha256=sha256)
     found = Path(path).expanduser().absolute()
     if found.exists():
         return found
