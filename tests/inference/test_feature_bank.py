@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from saccade import ImagePredictor
 from saccade.errors import DataError, DataWarning, HyperparameterError, SavedPredictorError
@@ -70,6 +72,25 @@ def test_a_fit_stores_features_that_are_saved_and_loaded(fitted: Fitted, tmp_pat
     loaded = ImagePredictor.load(tmp_path / "saved", verbosity=0)
     assert np.array_equal(loaded.pipeline.bank.train, bank.train)
     assert loaded.novelty(frame).equals(predictor.novelty(frame))
+    validation = predictor.pipeline.saved.validation
+    assert validation is not None
+    both = np.concatenate([bank.train_rows, validation.rows])
+    assert sorted(both) == list(range(60))
+    labels = predictor.pipeline.saved.problem.encode(frame["label"])
+    assert np.array_equal(labels[bank.train_rows], bank.train_targets)
+
+
+def test_features_of_earlier_versions_have_no_rows(fitted: Fitted, tmp_path: Path) -> None:
+    bank, problem = fitted[0].pipeline.bank, fitted[0].pipeline.saved.problem
+    bank.save(tmp_path, "key")
+    with safe_open(tmp_path / FEATURES, "numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if name != "train_rows"}  # noqa: SIM118
+        save_file(tensors, tmp_path / "old", file.metadata())
+    (tmp_path / "old").replace(tmp_path / FEATURES)
+    old = FeatureBank.load(tmp_path, "key", problem)
+    assert old is not None
+    assert len(old.train_rows) == 0
+    assert np.array_equal(old.train, bank.train)
 
 
 def test_images_unlike_the_training_images_are_unknown(fitted: Fitted, tmp_path: Path) -> None:

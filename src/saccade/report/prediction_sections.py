@@ -259,7 +259,7 @@ def plot_classes(frame: pd.DataFrame) -> Figure:
     worst = frame[frame["f1"].notna()].head(MAX_CLASSES)
     figure = new_figure(height=0.8 + 0.24 * max(2, len(worst)))
     for axes, name, color in zip(
-        figure.subplots(1, 3, sharey=True), ("precision", "recall", "f1"), SERIES, strict=False
+        figure.subplots(1, 3, sharey=True), ("f1", "precision", "recall"), SERIES, strict=False
     ):
         places = np.arange(len(worst))
         axes.hlines(places, worst[f"{name}_low"], worst[f"{name}_high"], color=color, alpha=0.45, linewidth=3)
@@ -450,7 +450,7 @@ def abstention_frame(
     order = np.argsort(-confidence, kind="stable")
     confidence, right = confidence[order], is_right[order].cumsum()
     ends = np.flatnonzero(np.append(confidence[1:] < confidence[:-1], True))  # equal probabilities are used together
-    ends = ends[np.unique(np.linspace(0, len(ends) - 1, NUM_POINTS).round().astype(int))]
+    ends = ends[np.unique(np.linspace(0, len(ends) - 1, NUM_POINTS // 2).round().astype(int))]
     num = ends + 1
     low, high = wilson_interval(right[ends], num, CONFIDENCE)
     frame: pd.DataFrame = pd.DataFrame(
@@ -566,8 +566,7 @@ CONFUSION = Section(
     "Confusion matrix",
     "Each row is a true class, each column a predicted one; a cell is the number of images, its colour their part of "
     f"the row. With more than {MAX_HEAT} classes, wrong predictions are drawn between groups of classes that are "
-    "confused with each other, named after the class with the most errors. With several labels per image, bars count "
-    "for each label the images in which it was found, missed, or given but not true.",
+    "confused, each named after the class with the most errors. With several labels per image, each has a bar.",
     _of_record(confusion_frame),
     plot_confusion,
     _confusion_html,

@@ -560,6 +560,7 @@ SEARCH_SECTIONS = (
             f"{name} {value:.0%}"
             for name, value in frame[["hyperparameter", "importance"]].dropna().itertuples(index=False)
         ),
+        is_slow=True,
     ),
     Section(
         "slices",
