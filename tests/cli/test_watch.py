@@ -132,6 +132,7 @@ class TestOnATerminal:
                 write(run, END)
                 program.wait_for("result: trial 0")
             assert program.end() == 0
+            assert "saccade run in run  (time limit 1 min 30 s, any number of trials)" in program.screen.text
             assert "left of" not in program.screen.text
             assert program.screen.is_cursor_shown
 

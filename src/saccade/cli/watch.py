@@ -69,15 +69,15 @@ def _follow(run: Path, display: ProgressDisplay) -> bool:
         news = [] if log is None or path is None else list(log.news())
         for event, last_s in news:
             emit_event(event, last_s)
-            # On a terminal, the display shows what came before.
-            show = display.apply if display.is_live and not num_reads else display
+            # On a terminal, the display shows what came before the watching.
+            show = display.apply if display.is_live and not num_reads and not is_waiting else display
             show(event, last_s)
         if news:
             num_reads, is_over = num_reads + 1, False
             continue
         if is_over:  # and its last events were read
             display.state.clock = functools.partial(float, last_s)
-            return num_reads > 1
+            return num_reads > 1 or is_waiting
         owner = lock_owner(run)
         if owner is None and log is None and is_vacant(run):
             if not is_waiting:
