@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
-
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
@@ -35,8 +34,9 @@ IMAGES = Path(__file__).parents[1] / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PHOTOS = "fit photos --time-limit 1m --model tf_efficientnet_lite0,tf_efficientnet_lite1 --lr 1e-4:1e-2:log --out run"
 DIGITS = (
-    "fit digits/train --model test_resnet,resnet10t --lr 1e-4:3e-2:log --num-trials 16 --time-limit 5m --out digits-run "
-    "--set pretrained=False --set img_size=32 --set epochs=6 --set batch_size=32 --set hflip=0 --set label_smoothing=0:0.2"
+    "fit digits/train --model test_resnet,resnet10t --lr 1e-4:3e-2:log --num-trials 16 --time-limit 5m "
+    "--set pretrained=False --set img_size=32 --set epochs=6 --set batch_size=32 --set hflip=0 "
+    "--set label_smoothing=0:0.2 --out digits-run"
 )
 """A search with mistakes and differences to show."""
 
