@@ -42,7 +42,7 @@ DIGITS = (
 
 COLUMNS = 118  # of the recorded terminal
 SECONDS_A_FRAME, SHOWN_S, LAST_SHOWN_S = 4.0, 0.8, 6.0  # of the run, and how long a frame and the last one are shown
-PARTS = ("curves", "confusion", "reliability", "mistakes")  # sections of the report that docs/report.md shows
+PARTS = ("curves", "confusion", "mistakes")  # sections of the report that docs/report.md shows
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         if "serve" in wanted:
             photograph_server(browser, desk)
         if "report" in wanted:
-            write_digits(desk / "digits", 600)
+            write_digits(desk / "digits", 1400)
             run_command(desk, DIGITS)
             run_command(desk, "report digits-run")
             photograph_report(browser, desk / "digits-run" / "report.html")
@@ -74,7 +74,10 @@ def run_command(desk: Path, arguments: str) -> None:
 def photograph_report(browser: Browser, report: Path) -> None:
     """Save pictures of the beginning of a report, and of some of its sections."""
     page = browser.new_page(viewport={"width": 1180, "height": 1300})
-    page.goto(report.as_uri())
+    shown = report.with_name("shown.html")  # without the path of a temporary folder
+    text = report.read_text(encoding="utf-8").replace(str(report.parents[1]), "~")
+    shown.write_text(text, encoding="utf-8")
+    page.goto(shown.as_uri())
     page.screenshot(path=IMAGES / "report.png")
     page.set_viewport_size({"width": 760, "height": 900})
     for name in PARTS:
