@@ -71,10 +71,9 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.ranking import models_table
 from saccade.numerics.device import choose_device
-from saccade.report.automatic import AutomaticReport
 from saccade.report.model_card import ModelCard, make_card
 from saccade.report.record import RunRecord
-from saccade.report.report import Report
+from saccade.report.report import AutomaticReport, Report
 from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard

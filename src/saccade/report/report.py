@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import importlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ import pandas as pd
 
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
 from saccade.fit.run_folder import REPORT, root_of
+from saccade.inference.pipeline import InferencePipeline
 from saccade.report.image_sections import IMAGE_SECTIONS
 from saccade.report.prediction_sections import PREDICTION_SECTIONS
 from saccade.report.record import RunRecord
@@ -21,6 +24,9 @@ from saccade.report.sections import Section
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from saccade.data.examples import ImageLike
+    from saccade.inference.saved import SavedPredictor
+
 GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
     ("Result", RESULT_SECTIONS),
     ("Search", SEARCH_SECTIONS),
@@ -30,6 +36,11 @@ GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
     ("Time and cost", TIME_SECTIONS),
 )
 """The sections in the order of the page, under their headings."""
+
+NUM_FIGURES = 40  # whose time a report takes
+
+SLOW_IMPORTS = "saccade.report.page", "scipy.stats", "scipy.cluster.hierarchy", "sklearn.metrics", "sklearn.ensemble"
+"""Modules that sections import; here, so that no section takes long at the deadline."""
 
 
 class Report:
@@ -155,3 +166,31 @@ class _Frames(Mapping[str, pd.DataFrame]):
         if name not in self._made:
             self._made[name] = self._sections[name].frame(self._record)
         return self._made[name]
+
+
+class AutomaticReport:
+    """Makes the report of a fit; see `saccade.fit.reporting.ReportWriter`."""
+
+    def prepare(self) -> float:
+        """Import what a report needs, and return about how many seconds one takes on this machine."""
+        for name in SLOW_IMPORTS:
+            importlib.import_module(name)
+        from saccade.report.style import new_figure, report_style, svg_of
+
+        seconds = []
+        for _ in range(3):  # the first one loads fonts
+            start_s = time.perf_counter()
+            with report_style():
+                figure = new_figure()
+                figure.add_subplot().plot([0, 1], [0, 1])
+                svg_of(figure, "figure")
+            seconds.append(time.perf_counter() - start_s)
+        return NUM_FIGURES * min(seconds)
+
+    def write(
+        self, saved: SavedPredictor, images: Sequence[ImageLike], path: Path, seconds_left: Callable[[], float]
+    ) -> None:
+        """Write the report of a run, given its images; without time, parts of it are left out."""
+        record = RunRecord.of(InferencePipeline(saved))
+        record.seconds_left, record.images = seconds_left, images
+        Report(record).save(path)
