@@ -16,7 +16,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
-
 from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
@@ -35,14 +34,15 @@ IMAGES = Path(__file__).parents[1] / "images"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 PHOTOS = "fit photos --time-limit 1m --model tf_efficientnet_lite0,tf_efficientnet_lite1 --lr 1e-4:1e-2:log --out run"
 DIGITS = (
-    "fit digits/train --model test_resnet,resnet10t --lr 1e-4:3e-2:log --num-trials 16 --time-limit 5m --out digits-run "
-    "--set pretrained=False --set img_size=32 --set epochs=6 --set batch_size=32 --set hflip=0 --set label_smoothing=0:0.2"
+    "fit digits/train --model test_resnet,resnet10t --lr 1e-4:3e-2:log --num-trials 16 --time-limit 5m "
+    "--set pretrained=False --set img_size=32 --set epochs=6 --set batch_size=32 --set hflip=0 "
+    "--set label_smoothing=0:0.2 --out digits-run"
 )
 """A search with mistakes and differences to show."""
 
 COLUMNS = 118  # of the recorded terminal
 SECONDS_A_FRAME, SHOWN_S, LAST_SHOWN_S = 4.0, 0.8, 6.0  # of the run, and how long a frame and the last one are shown
-PARTS = ("curves", "confusion", "reliability", "mistakes")  # sections of the report that docs/report.md shows
+PARTS = ("curves", "confusion", "mistakes")  # sections of the report that docs/report.md shows
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
         if "serve" in wanted:
             photograph_server(browser, desk)
         if "report" in wanted:
-            write_digits(desk / "digits", 600)
+            write_digits(desk / "digits", 1400)
             run_command(desk, DIGITS)
             run_command(desk, "report digits-run")
             photograph_report(browser, desk / "digits-run" / "report.html")
@@ -74,7 +74,10 @@ def run_command(desk: Path, arguments: str) -> None:
 def photograph_report(browser: Browser, report: Path) -> None:
     """Save pictures of the beginning of a report, and of some of its sections."""
     page = browser.new_page(viewport={"width": 1180, "height": 1300})
-    page.goto(report.as_uri())
+    shown = report.with_name("shown.html")  # without the path of a temporary folder
+    text = report.read_text(encoding="utf-8").replace(str(report.parents[1]), "~")
+    shown.write_text(text, encoding="utf-8")
+    page.goto(shown.as_uri())
     page.screenshot(path=IMAGES / "report.png")
     page.set_viewport_size({"width": 760, "height": 900})
     for name in PARTS:

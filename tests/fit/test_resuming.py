@@ -84,7 +84,7 @@ def same_results(one: ImagePredictor, other: ImagePredictor) -> None:
     assert all(np.array_equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-NUM_WRITES = 44
+NUM_WRITES = 45
 """Lines of the event log of the search above."""
 
 
