@@ -127,7 +127,7 @@ class Program:
         self.screen.write(read.decode(errors="replace"))
         return bool(read)
 
-    def wait_for(self, what: str | Callable[[], bool], timeout_s: float = 120.0) -> None:
+    def wait_for(self, what: str | Callable[[], object], timeout_s: float = 120.0) -> None:
         end_s = time.monotonic() + timeout_s
         is_there = what if callable(what) else lambda: what in self.screen.text
         while not is_there():

@@ -41,7 +41,9 @@ def search(
 def test_the_display_is_under_all_lines_and_is_removed_at_the_end() -> None:
     with search() as program:
         program.wait_for("worker 1")
-        program.wait_for("3 trials")
+        program.wait_for(
+            lambda: re.search("left of 1:00\n.*3 trials.*\nworker 1[^\n]*$", program.screen.text, re.DOTALL)
+        )
         rows = program.screen.text.split("\n")
         top = next(number for number, row in enumerate(rows) if "left of 1:00" in row)
         assert 5 <= len(rows) - top <= 12

@@ -13,11 +13,16 @@ from rich.console import Console
 from rich.control import Control
 from rich.live import Live
 from rich.segment import ControlType
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
+# Colours that are legible on white and on black: black, red, green, yellow, blue, magenta, cyan and white.
+_GREY = (136, 136, 136)
+_COLOURS = [_GREY, (214, 69, 65), (46, 158, 68), (176, 125, 0), (59, 130, 214), (168, 85, 190), (26, 154, 168), _GREY]
+_THEME = TerminalTheme((255, 255, 255), (0, 0, 0), _COLOURS)
 _STYLE = "margin:0;line-height:1.3;font-size:13px;background:transparent"
 _NOTEBOOK_WIDTH = 100
 _LATEST = 8  # lines above the display in a notebook while the run works; all of them at its end
@@ -138,4 +143,4 @@ def html_of(lines: Sequence[Text], style: str = "") -> str:
     console = Console(file=io.StringIO(), record=True, **options)
     console.print(Text("\n").join(lines), soft_wrap=True)
     page = f'<pre style="{_STYLE};{style}">{{code}}</pre>'
-    return console.export_html(inline_styles=True, code_format=page)
+    return console.export_html(theme=_THEME, inline_styles=True, code_format=page)
