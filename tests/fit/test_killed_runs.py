@@ -73,7 +73,7 @@ def test_a_run_that_is_killed_repeatedly_completes(
     assert f"saccade resume {folder} --finish" in stderr
     done = CliRunner().invoke(app, [*fit, "inline", "--resume"])
     assert done.exit_code == 0, done.stderr
-    assert done.stdout.endswith(f"run {folder}\n")
+    assert f"\nrun {folder}\n" in done.stdout
     epochs = [(event["trial"], event["epoch"]) for event in whole_events(folder, "epoch_done")]
     assert len(epochs) == len(set(epochs))
     predictor = ImagePredictor.load(folder, verbosity=0)

@@ -256,7 +256,7 @@ def test_fault_13_top5_is_not_reported_for_five_classes_or_fewer(
 
 def test_fault_14_what_is_saved_is_safetensors_and_json(fit: Callable[..., ImagePredictor], tmp_path: Path) -> None:
     folder = Path(fit().save(tmp_path / "saved"))
-    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".safetensors"}
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".json", ".jsonl", ".safetensors"}
     json.loads((folder / "predictor.json").read_text())
     with safe_open(folder / "weights.safetensors", "pt") as file:
         assert list(file.keys())

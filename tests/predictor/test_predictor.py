@@ -134,6 +134,7 @@ def test_a_loaded_predictor_is_the_same_wherever_it_was_moved(
     fitted.save(tmp_path / "saved.ag")
     assert sorted(path.name for path in (tmp_path / "saved.ag").iterdir()) == [
         "features.safetensors",
+        "history.jsonl",
         "predictor.json",
         "split.safetensors",
         "validation.safetensors",
@@ -370,6 +371,7 @@ def test_a_run_folder_records_the_search(fitted: ImagePredictor) -> None:
         "run_started",
         "run_planned",
         "data_ready",
+        "data_checked",
         "warned",  # of few validation images
         "trial_created",
         "job_started",

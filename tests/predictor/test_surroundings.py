@@ -74,6 +74,7 @@ def test_no_public_method_changes_the_global_state(make_colours: MakeColours, tm
         "choose": lambda: fails(predictor.choose),
         "export": lambda: predictor.export("pt2", tmp_path / "exported"),
         "model_card": predictor.model_card,
+        "report": lambda: predictor.report().frames["metrics"],
         "push_to_hub": lambda: fails(lambda: predictor.push_to_hub("not a name")),
         "from_hub": lambda: fails(lambda: ImagePredictor.from_hub("not a name")),
         "a fit that fails": lambda: fails(

@@ -115,6 +115,7 @@ def test_warm_start_after_a_refit_holds_out_new_images_or_warns(
     assert new.predict(both).notna().all()
     assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
         "features.safetensors",
+        "history.jsonl",
         "predictor.json",
         "split.safetensors",
         "validation.safetensors",
