@@ -6,7 +6,7 @@ import os
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from saccade.events import (
@@ -133,6 +133,7 @@ events = st.one_of(
 )
 
 
+@example([Progressed("\n", 0, 1)], 20, None, "\n")
 @given(
     st.lists(events, max_size=30),
     st.integers(20, 220),

@@ -52,6 +52,7 @@ def frame(state: RunState, width: int, memory: int | None = None, *, has_colours
         rows[_NUM_ROWS - 1 :] = [_labelled("", Text(f"and {len(rows) - _NUM_ROWS + 1} more", "dim"))]
     lines += rows
     for line in lines:
+        line.plain = line.plain.replace("\n", " ")  # names and messages of the user may have several lines
         line.truncate(width, overflow="ellipsis")
     return lines
 
@@ -157,8 +158,7 @@ def _bar(num_done: int, total: int, width: int) -> list[tuple[str, str]]:
 
 def _name(trial: Trial) -> str:
     """Return the network of a trial; of other searches the configuration."""
-    text = str(trial.config["model"]) if "model" in trial.config else config_text(trial.config)
-    return " ".join(text.split("\n"))
+    return str(trial.config["model"]) if "model" in trial.config else config_text(trial.config)
 
 
 def _labelled(label: str, text: Text) -> Text:

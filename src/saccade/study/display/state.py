@@ -68,7 +68,7 @@ class RunState:
         self.record.apply(event)
         match event:
             case RunStarted():
-                self.folder = " ".join(event.folder.split("\n"))
+                self.folder = event.folder
                 self.time_limit_s, self.num_trials = event.time_limit_s, event.num_trials
                 self.is_started, self.is_finished = True, False
                 self.use = TimeUse(event.elapsed_s if self.record.trials else 0.0)
