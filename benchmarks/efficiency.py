@@ -52,7 +52,7 @@ def fit(
     predictor = ImagePredictor(path=run, verbosity=0)
     called = time.time()
     with Meter() as meter:
-        predictor.fit(train, time_limit=None, hyperparameters=hyperparameters, weights=weights, **options)
+        predictor.fit(train, time_limit=None, hyperparameters=hyperparameters, weights=weights, report=False, **options)
     parts = parts_s(Path(run) / "events.jsonl", called, called + meter.wall_s)
     return {"wall_s": meter.wall_s, "cpu_s": meter.cpu_s, "parts_s": parts, "numerics": remembered_numerics()}
 
