@@ -81,6 +81,8 @@ def run_demo(
     for picture in (PHOTOGRAPHS, PREDICTIONS):
         console.print(f"sample predictions: {(out / picture).resolve()}", soft_wrap=True)
     console.print(f"why, for some of them: {(out / WHY).resolve()}", soft_wrap=True)
+    if (report := out / "run" / "report.html").is_file():  # it is written if the limit leaves time
+        console.print(f"report of the search: {report.resolve()}", soft_wrap=True)
     saccade = "saccade" if shutil.which("saccade") else f"{sys.executable} -m saccade"
     console.print(f"To predict an image: {saccade} predict {out / 'run'} {image}", soft_wrap=True)
     return scores
