@@ -126,6 +126,19 @@ def test_a_fit_runs_in_the_background_is_stopped_and_resumed(root):
     session(root, use)
 
 
+def test_a_run_may_have_links_of_its_tracker(tmp_path):
+    (tmp_path / "root/run/wandb").mkdir(parents=True)
+    (tmp_path / "root/run/wandb/debug.log").symlink_to(tmp_path / "cache.log")
+    root = Root(tmp_path / "root")
+    assert root.run("run") == tmp_path / "root/run"
+    with pytest.raises(DataError, match="is outside of"):
+        root.tree("run")
+    (tmp_path / "root/run/wandb").rename(tmp_path / "wandb")
+    (tmp_path / "root/run/wandb").symlink_to(tmp_path / "wandb")
+    with pytest.raises(DataError, match="is outside of"):
+        root.run("run")
+
+
 def test_paths_outside_of_the_root_are_refused(tmp_path):
     root, other = tmp_path / "root", tmp_path / "other"
     for folder in (root / "images" / "a", other):

@@ -123,7 +123,7 @@ class TestOnATerminal:
     def test_a_run_that_does_not_exist_yet_until_it_ends(self, tmp_path: Path) -> None:
         run = tmp_path / "run"
         with self.watch(run) as program:
-            program.wait_for("There is no run in")
+            program.wait_for("does not contain a run yet")
             with locked(run):
                 write(run, START)
                 program.wait_for("worker 1  trial 0  resnet18")

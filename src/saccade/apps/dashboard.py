@@ -103,7 +103,7 @@ class Site:
 
     def _report(self, number: str) -> str:
         if not number.isascii() or not number.isdecimal() or int(number) >= len(self.runs):
-            raise DataError(f"There is no run {number!r}; the runs are 0 to {len(self.runs) - 1}")
+            raise DataError(f"Run {number!r} does not exist; the runs are 0 to {len(self.runs) - 1}")
         run = self.runs[int(number)]
         if run.is_search:
             raise DataError(f"{run.folder} is a search of tune, which has no report")

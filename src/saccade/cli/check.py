@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saccade.cli.words import Encoding, LabelSep, check_output, print_remark
+from saccade.cli.words import Encoding, ImageColumn, ImageRoot, LabelSep, check_output, print_remark
 from saccade.errors import DataError, explained_file_errors
 
 if TYPE_CHECKING:
@@ -31,11 +31,8 @@ def check(
     label: Annotated[
         str, typer.Option(metavar="COLUMN[,COLUMN...]", help="Label column of a table, or several columns of 0 and 1.")
     ] = "label",
-    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Image column of a table.")] = "image",
-    image_root: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|ZIP|URL", help="Folder, archive or URL of a table's images."),
-    ] = None,
+    image_column: ImageColumn = "image",
+    image_root: ImageRoot = None,
     label_sep: LabelSep = None,
     encoding: Encoding = None,
 ) -> Any:

@@ -114,15 +114,16 @@ class Root:
             raise DataError(f"{given} is outside of {self.folder}. Pass a path in this folder")
         return path
 
-    def tree(self, given: str) -> Path:
-        """Return the path of a file or folder; all links in the folder must stay in the root."""
+    def tree(self, given: str, unread: str | None = None) -> Path:
+        """Return the path of a file or folder; all links must stay in the root, except those in its folder `unread`."""
         path = self.path(given)
         seen, found = {path}, [path] if path.is_dir() else []
         while found:
             with os.scandir(found.pop()) as entries:
                 for entry in entries:
                     target = self.path(entry.path) if entry.is_symlink() else Path(entry.path)
-                    if target not in seen and entry.is_dir():
+                    is_unread = unread is not None and target == path / unread
+                    if target not in seen and entry.is_dir() and not is_unread:
                         seen.add(target)
                         found.append(target)
         return path
@@ -142,7 +143,7 @@ class Root:
         from saccade.fit.run_data import read_run_data, read_unlabeled
         from saccade.fit.run_folder import DATA
 
-        path = self.tree(given)
+        path = self.tree(given, unread="wandb")  # Weights & Biases links to its logs in the user's cache
         if with_images and (file := path / DATA).is_file():
             images = [image for part in read_run_data(file) if part is not None for image in part.images]
             unlabeled = read_unlabeled(file)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saccade.cli.words import Encoding, LabelSep, Run, check_output, printable
+from saccade.cli.words import Encoding, ImageColumn, ImageRoot, LabelSep, Run, check_output, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,11 +56,8 @@ def compare(
         str | None,
         typer.Option(metavar="COLUMN", help="Column of labels in a table.  [default: that of the first run]"),
     ] = None,
-    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of images in a table.")] = "image",
-    image_root: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|ZIP|URL", help="Folder of the images of a table.  [default: that of the table]"),
-    ] = None,
+    image_column: ImageColumn = "image",
+    image_root: ImageRoot = None,
     label_sep: LabelSep = None,
     encoding: Encoding = None,
 ) -> Any:

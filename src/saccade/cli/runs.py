@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saccade.cli.output import emit_event
-from saccade.cli.words import Encoding, LabelSep, Run, print_places
+from saccade.cli.words import Encoding, ImageColumn, ImageRoot, LabelSep, Run, print_places
 from saccade.errors import DataError
 from saccade.study.event_log import EventLog
 from saccade.study.run_folder import EVENTS, NEW, is_vacant, lock_owner
@@ -142,11 +142,8 @@ def evaluate(
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="Column of labels in a table.  [default: that of the fit]")
     ] = None,
-    image_column: Annotated[str, typer.Option(metavar="COLUMN", help="Column of images in a table.")] = "image",
-    image_root: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|ZIP|URL", help="Folder of the images of a table.  [default: that of the table]"),
-    ] = None,
+    image_column: ImageColumn = "image",
+    image_root: ImageRoot = None,
     label_sep: LabelSep = None,
     encoding: Encoding = None,
 ) -> Any:
@@ -230,7 +227,7 @@ def _follow(run: Path, display: ProgressDisplay) -> bool:
         owner = lock_owner(run)
         if owner is None and log is None and is_vacant(run):
             if not is_waiting:
-                display.note(f"There is no run in {run} yet; waiting for it (Ctrl-C ends the watching)")
+                display.note(f"{run} does not contain a run yet; waiting for it (Ctrl-C ends watching)")
             is_waiting = True
         elif owner is None:
             if log is None:

@@ -24,6 +24,11 @@ Images = Annotated[
         metavar="IMAGE|DIR...", help="Image files, URLs, patterns, and folders and archives with images at any depth."
     ),
 ]
+ImageColumn = Annotated[str, typer.Option(metavar="COLUMN", help="Column of images in a table.")]
+ImageRoot = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|ZIP|URL", help="Folder of the images of a table.  [default: that of the table]"),
+]
 LabelSep = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Separator of several labels in one field of a table.")
 ]

@@ -19,7 +19,7 @@ from saccade.inference.calibration import calibration_gaps, error_by_chance, err
 from saccade.tasks.metrics import MeanOver, Metric, built_in_metrics
 from saccade.tasks.problem import Problem
 
-NUM_RESAMPLES, MIN_RESAMPLES = 1000, 20  # bootstrap samples of the images; with fewer than 20 there is no interval
+NUM_RESAMPLES, MIN_RESAMPLES = 1000, 20  # bootstrap samples of the images; an interval needs at least 20
 BY_CHANCE = "ece_by_chance"  # the ``ece`` that perfect probabilities would have on so many images. It has no interval
 
 OF_PROBABILITIES = re.compile("(neg_)?(log_loss|brier)|d2_|roc_auc|average_precision|top_k")
@@ -43,7 +43,7 @@ def evaluation(
     """Return what `ImagePredictor.evaluate` returns; `metric` is a further one.
 
     `probabilities` and `adjusted` are `Predictions.predictions` and `Predictions.adjusted`. `metrics` replace `metric`
-    and those that are always reported. After `bootstrap_s` seconds there are no further resamples. Raises a DataError
+    and those that are always reported. After `bootstrap_s` seconds resampling ends. Raises a DataError
     if a metric is not defined on these images.
     """
     if interval is not None:

@@ -319,7 +319,7 @@ COMPARED_GROUPS: tuple[tuple[str, tuple[Section, ...]], ...] = (
                 "differences",
                 "Paired differences",
                 "The score of a run less that of the baseline, on the same images. An interval that crosses the "
-                "line at 0 is no evidence for either run. The table has all pairs.",
+                "line at 0 does not show which run is better. The table has all pairs.",
                 differences_frame,
                 differences_plot,
                 summary=_differences_summary,

@@ -52,7 +52,7 @@ class ComparedRun:
 
     @property
     def status(self) -> str:
-        """``"finished"``, or why there is no predictor."""
+        """``"finished"``, or why the run has no predictor."""
         record = self.record
         if record.saved is not None:
             return "interrupted, with a predictor" if record.saved.summary.get(INTERRUPTED) else "finished"

@@ -133,11 +133,11 @@ class Pictures:
     """What the page shows of validation images, by their numbers."""
 
     thumbnails: dict[int, str] = field(default_factory=dict)  # data URLs
-    reasons: dict[int, str] = field(default_factory=dict)  # why there is no thumbnail
+    reasons: dict[int, str] = field(default_factory=dict)  # why an image has no thumbnail
     overlays: dict[int, str] = field(default_factory=dict)  # data URLs of saliency maps
     neighbours: dict[int, list[tuple[str, str, float, str]]] = field(default_factory=dict)
     """The nearest training images: path, label, similarity (a cosine) and the data URL, or "" if it is missing."""
-    note: str = ""  # why there are no saliency maps or training images
+    note: str = ""  # why saliency maps or training images are missing
 
 
 _pictures: WeakKeyDictionary[RunRecord, Pictures] = WeakKeyDictionary()
@@ -318,7 +318,7 @@ IMAGE_SECTIONS = (
     Section(
         "mistakes",
         "Most confident mistakes",
-        f"Validation images with a wrong label whose probability is high. {_BESIDE}",
+        f"Validation images whose predicted label is wrong and has a high probability. {_BESIDE}",
         _of_record(mistakes_frame),
         html=_cards("The labels of all validation images are right.", _caption),
         is_slow=True,
@@ -326,9 +326,9 @@ IMAGE_SECTIONS = (
     Section(
         "uncertain",
         "Least certain images",
-        "Validation images whose label has the lowest probability, right or wrong.",
+        "Validation images whose predicted label has the lowest probability, right or wrong.",
         _of_record(uncertain_frame),
-        html=_cards("There are no validation images.", _caption),
+        html=_cards("The run has no validation images.", _caption),
         is_slow=True,
     ),
     Section(
@@ -336,7 +336,7 @@ IMAGE_SECTIONS = (
         "Largest errors",
         f"Validation images whose value is farthest from the prediction. {_BESIDE}",
         _of_record(residuals_frame),
-        html=_cards("There are no validation images.", _residual_caption),
+        html=_cards("The run has no validation images.", _residual_caption),
         is_slow=True,
     ),
     Section(

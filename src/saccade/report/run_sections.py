@@ -358,7 +358,7 @@ def cost_frame(record: RunRecord) -> pd.DataFrame | None:
 
 
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
-"""Ends of the names of tensors of batch norm that are no parameters."""
+"""Last parts of the names of batch norm tensors that are not parameters."""
 
 
 def environment_frame(record: RunRecord) -> pd.DataFrame | None:

@@ -112,7 +112,7 @@ class CsvTracker(Tracker):
 
 
 class OptunaStudy(Tracker):
-    """Names the Optuna study that each run folder has without a tracker; warns if there is no run folder."""
+    """Names the Optuna study that each run folder has anyway; warns if the search has no run folder."""
 
     def open(self, folder: Path | None) -> None:
         """Warn without a folder."""

@@ -74,7 +74,7 @@ def _lines_of_time(state: RunState, width: int, *, has_colours: bool) -> list[Te
     bar, end_s = Text(), 0.0
     for place, (name, spent_s) in enumerate(seconds.items()):
         end_s += spent_s
-        # Neighbours have different signs where there are no colours.
+        # Adjacent phases have different signs if the terminal has no colours.
         sign = "━" if has_colours or place % 2 else "═"
         bar.append(sign * (min(width, round(end_s / total_s * width)) - len(bar)), _colour(name))
     bar.append("─" * (width - len(bar)), "dim")
@@ -166,7 +166,7 @@ def _labelled(label: str, text: Text) -> Text:
 
 
 def _spread(left: Text, right: Text, width: int) -> Text:
-    """Put two texts at the ends of a line; the left one is cut if there is no room for both."""
+    """Put two texts at the ends of a line; the left one is cut if both do not fit."""
     left = left.copy()
     gap = 1 if right else 0
     left.truncate(max(0, width - right.cell_len - gap), overflow="ellipsis", pad=True)
