@@ -128,8 +128,9 @@ class Program:
         return bool(read)
 
     def wait_for(self, what: str | Callable[[], object], timeout_s: float = 120.0) -> None:
+        """Read until a text is on the screen, wherever its lines are wrapped, or until a function returns true."""
         end_s = time.monotonic() + timeout_s
-        is_there = what if callable(what) else lambda: what in self.screen.text
+        is_there = what if callable(what) else lambda: what in " ".join(self.screen.text.split())
         while not is_there():
             is_running = self.read()
             assert is_there() or is_running, f"the program has ended:\n{self.screen.text}"

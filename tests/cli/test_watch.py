@@ -126,7 +126,7 @@ class TestOnATerminal:
             program.wait_for("does not contain a run yet")
             with locked(run):
                 write(run, START)
-                program.wait_for("worker 1  trial 0  resnet18")
+                program.wait_for("worker 1 trial 0 resnet18")
                 assert "left of 1:30" in program.screen.text
                 assert "best      accuracy 0.7500" in program.screen.text
                 write(run, END)
