@@ -20,7 +20,7 @@ from saccade.study.trial import Trainable
         ({"time_limit_s": -1.0}, InlineExecutor),
         ({"time_limit_s": 600.0}, ProcessExecutor),
         ({"time_limit_s": math.inf}, ProcessExecutor),
-        ({"workers": [WorkerSlot(), WorkerSlot()], "num_trials": 1, "time_limit_s": 1.0}, ProcessExecutor),
+        ({"workers": lambda: [WorkerSlot(), WorkerSlot()], "num_trials": 1, "time_limit_s": 1.0}, ProcessExecutor),
     ],
 )
 def test_executors_are_made(arguments, kind):
