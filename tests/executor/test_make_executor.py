@@ -26,7 +26,7 @@ from saccade.study.trial import Trainable
 def test_executors_are_made(arguments, kind):
     with make_executor(**arguments) as executor:
         assert type(executor) is kind
-        assert executor.num_workers == len(arguments.get("workers", [0]))
+        assert executor.num_workers == len(arguments.get("workers", lambda: [0])())
 
 
 def test_an_unknown_name_is_an_error():
