@@ -43,7 +43,7 @@ class TestFilesOfStudy(TrialFilesContract):
     def _connect(self, connection: Connection) -> None:
         self.connection = connection
 
-    def make(self, tmp_path: Path) -> TrialFiles:  # noqa: ARG002
+    def make(self, tmp_path: Path) -> TrialFiles:
         return FilesOfStudy(self.connection.files, None)
 
 

@@ -226,7 +226,10 @@ def test_a_trial_is_retried_until_it_loses_workers_without_progress(is_node_lost
         made.run()
     assert made.trials[0].status is status
     restored = StudyRecord.load(log).trials[0]
-    assert (restored.num_retries, restored.num_lost_nodes) == (made.trials[0].num_retries, made.trials[0].num_lost_nodes)
+    assert (restored.num_retries, restored.num_lost_nodes) == (
+        made.trials[0].num_retries,
+        made.trials[0].num_lost_nodes,
+    )
 
 
 def test_retries_are_announced():
