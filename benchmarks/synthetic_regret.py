@@ -22,13 +22,12 @@ from typing import Any
 import numpy as np
 import optuna
 
-from benchmarks.curves import Curve
-from benchmarks.replay import ReplayExecutor
 from saccade.deadline import Deadline
 from saccade.scheduler import make_scheduler
 from saccade.searcher import make_searcher
 from saccade.space import Real
 from saccade.study.study import Study
+from saccade.testing import SimulatedExecutor
 
 NUM_EPOCHS = 27
 BUDGETS = (4, 16, 64)
@@ -52,8 +51,8 @@ _HEIGHTS = np.array([1.0, 1.2, 3.0, 3.2])
 _SHAPES = {3: (_A3, _P3, 3.86278), 6: (_A6, _P6, 3.32237)}
 
 
-def curve(config: dict[str, float], dimensions: int, is_good: bool, seed: int) -> Curve:
-    """Return the learning curve of a configuration: scores as a part of the optimum, and a second for each epoch."""
+def curve(config: dict[str, float], dimensions: int, is_good: bool, seed: int) -> np.ndarray:
+    """Return the scores of a configuration's epochs, as parts of the optimum."""
     widths, places, optimum = _SHAPES[dimensions]
     x = np.array([config[f"x{index}"] for index in range(dimensions)])
     bumps = np.exp(-(widths * (x - places) ** 2).sum(axis=1))
@@ -64,14 +63,14 @@ def curve(config: dict[str, float], dimensions: int, is_good: bool, seed: int) -
         # Each configuration has noise of its own, the same whenever it is trained.
         rng = np.random.default_rng([seed, zlib.crc32(repr(sorted(config.items())).encode())])
         scores = scores + 0.1 * missing * rng.normal(size=NUM_EPOCHS)
-    return Curve(scores, np.ones(NUM_EPOCHS))
+    return scores
 
 
 def ours(
-    searcher: str, scheduler: str, problem: Callable[..., Curve], dimensions: int, budget: int, seed: int
+    searcher: str, scheduler: str, problem: Callable[..., np.ndarray], dimensions: int, budget: int, seed: int
 ) -> float:
     """Return the regret of a search by Saccade's study."""
-    executor = ReplayExecutor(partial(problem, seed=seed))
+    executor = SimulatedExecutor(partial(problem, seed=seed))
     space = {f"x{index}": Real(0, 1) for index in range(dimensions)}
     options = {} if scheduler == "fifo" else {"max_epochs": NUM_EPOCHS}
     study = Study(
@@ -84,7 +83,7 @@ def ours(
     return 1 - max(trial.reports[-1].score for trial in study.trials if trial.num_epochs == NUM_EPOCHS)
 
 
-def tpe_hyperband(problem: Callable[..., Curve], dimensions: int, budget: int, seed: int) -> float:
+def tpe_hyperband(problem: Callable[..., np.ndarray], dimensions: int, budget: int, seed: int) -> float:
     """Return the regret of Optuna's TPE with its HyperbandPruner."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     left = budget * NUM_EPOCHS
@@ -93,7 +92,7 @@ def tpe_hyperband(problem: Callable[..., Curve], dimensions: int, budget: int, s
     def objective(trial: optuna.Trial) -> float:
         nonlocal left, best
         config = {f"x{index}": trial.suggest_float(f"x{index}", 0, 1) for index in range(dimensions)}
-        scores = problem(config, seed=seed).scores
+        scores = problem(config, seed=seed)
         for epoch, score in enumerate(scores, start=1):
             if left <= 0:
                 trial.study.stop()

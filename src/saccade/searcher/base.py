@@ -63,6 +63,15 @@ class Searcher(ABC):
             If none is left. The message has their number.
         """
 
+    def on_begin(self, config: Mapping[str, Any]) -> None:
+        """Receive the start of a job of a configuration, which is pending until `on_end`. The default marks it as seen.
+
+        The study calls this after `suggest`, when a paused trial continues, and for all earlier starts when a search is
+        resumed. So the configuration need not come from this searcher, and may be pending already. A searcher with a
+        model uses pending configurations so that simultaneous proposals differ.
+        """
+        self.is_new(config)
+
     def observe(  # noqa: B027 (a searcher without a model needs no scores)
         self, config: Mapping[str, Any], epoch: int, score: float, cost: float
     ) -> None:

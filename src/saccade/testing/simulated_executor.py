@@ -54,7 +54,7 @@ class SimulatedExecutor(Executor):
     now_s : float
         The simulated time; `clock` returns it.
     busy_s : float
-        Seconds of training, over all workers.
+        Seconds of all epochs that have ended, over all workers.
     jobs : list of Job
         All submitted jobs.
     """
@@ -73,54 +73,56 @@ class SimulatedExecutor(Executor):
         self.now_s = self.busy_s = 0.0
         self.jobs: list[Job] = []
         self._running: dict[int, _Running] = {}  # by trial
-        self._free = [worker for worker in self.workers if worker.joins_s <= 0]
-        self._num_workers = len(self._free)
+        self._here = dict.fromkeys(index for index, worker in enumerate(self.workers) if worker.joins_s <= 0)
         # A heap of times and what happens then: workers join and leave, epochs end. Entries of jobs that were cancelled
         # or have ended are skipped. Of equal times, workers come first, then the jobs by their order of submission.
-        self._due: list[tuple[float, int, _Running | SimulatedWorker]] = []
+        self._due: list[tuple[float, int, _Running | int]] = []
         for index, worker in enumerate(self.workers):
             for at_s in (worker.joins_s, worker.leaves_s):
                 if 0 < at_s < math.inf:
-                    heapq.heappush(self._due, (at_s, index - len(self.workers), worker))
+                    heapq.heappush(self._due, (at_s, index - len(self.workers), index))
 
     def clock(self) -> float:
         return self.now_s
 
     @property
     def num_workers(self) -> int:
-        return self._num_workers
+        return len(self._here)
 
     @property
     def num_free(self) -> int:
-        return len(self._free)
+        return len(self._here) - len(self._running)
 
     @property
     def utilization(self) -> float:
-        """The fraction of the workers' time so far in which they trained."""
+        """The fraction of the workers' time so far in which they trained, 0 to 1."""
         there_s = sum(max(0.0, min(self.now_s, each.leaves_s) - each.joins_s) for each in self.workers)
-        return self.busy_s / there_s if there_s else 0.0
+        begun_s = sum(self.now_s - each.epoch_start_s for each in self._running.values())
+        return (self.busy_s + begun_s) / there_s if there_s else 0.0
 
     def submit(self, job: Job) -> None:
-        assert self._free
-        worker = max(self._free, key=lambda free: free.speed)
-        self._free.remove(worker)
+        assert self.num_free > 0
+        busy = {running.worker for running in self._running.values()}
+        worker = max((index for index in self._here if index not in busy), key=lambda index: self.workers[index].speed)
         epoch_s = self._epoch_s(job.config) if callable(self._epoch_s) else self._epoch_s
         epoch = 0 if job.checkpoint is None else int(Path(job.checkpoint).name)
-        self._running[job.trial] = running = _Running(job, worker, epoch_s, len(self.jobs), self.now_s, epoch)
+        self._running[job.trial] = running = _Running(
+            job, worker, self.workers[worker].speed, epoch_s, len(self.jobs), self.now_s, epoch
+        )
         self.jobs.append(job)
         self._plan(running)
 
     def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
         end_s = self.now_s + timeout_s
-        while self._running or (self._due and not self._num_workers):
-            at_s, order, what = self._due[0]
+        while self._running or (self._due and not self._here):
+            at_s, _, what = self._due[0]
             if at_s > end_s:
                 self.now_s = max(self.now_s, end_s)
                 return
             heapq.heappop(self._due)
-            if isinstance(what, SimulatedWorker):
+            if isinstance(what, int):
                 self.now_s = max(self.now_s, at_s)
-                self._join_or_leave(what, is_join=at_s == what.joins_s, handle=handle)
+                self._join_or_leave(what, handle)
             elif self._running.get(what.job.trial) is what and at_s == what.next_s:
                 self.now_s = max(self.now_s, at_s)
                 self.busy_s += self.now_s - what.epoch_start_s
@@ -134,19 +136,20 @@ class SimulatedExecutor(Executor):
             heapq.heappush(self._due, (self.now_s, running.order, running))
         return running is not None
 
-    def _join_or_leave(self, worker: SimulatedWorker, *, is_join: bool, handle: Handler) -> None:
-        self._num_workers += 1 if is_join else -1
-        if is_join:
-            self._free.append(worker)
-            handle(WorkerJoined(self._num_workers))
+    def _join_or_leave(self, worker: int, handle: Handler) -> None:
+        if worker not in self._here:
+            self._here[worker] = None
+            handle(WorkerJoined(len(self._here)))
             return
-        running = next((each for each in self._running.values() if each.worker is worker), None)
+        del self._here[worker]
+        running = next((each for each in self._running.values() if each.worker == worker), None)
         if running is None:
-            self._free.remove(worker)
-        handle(WorkerLost(self._num_workers))
-        if running is not None:
+            handle(WorkerLost(len(self._here)))
+        else:
             self.busy_s += self.now_s - running.epoch_start_s
-            self._end(running, JobFailed(running.job.trial, "the worker is gone", is_worker_lost=True), handle)
+            del self._running[running.job.trial]
+            handle(WorkerLost(len(self._here)))
+            handle(JobFailed(running.job.trial, "the worker is gone", is_worker_lost=True))
 
     def _plan(self, running: _Running) -> None:
         running.epoch_start_s, running.next_s = self.now_s, self.now_s + running.next_epoch_s
@@ -158,8 +161,6 @@ class SimulatedExecutor(Executor):
             self._plan(running)
             return
         del self._running[running.job.trial]
-        if running.worker.leaves_s > self.now_s:
-            self._free.append(running.worker)
         handle(event)
 
     def _train_epoch(self, running: _Running, handle: Handler) -> JobDone | JobFailed | None:
@@ -193,7 +194,8 @@ class SimulatedExecutor(Executor):
 @dataclass(eq=False)
 class _Running:
     job: Job
-    worker: SimulatedWorker
+    worker: int
+    speed: float
     epoch_s: float | Sequence[float]
     order: int  # number of the submission
     start_s: float
@@ -207,4 +209,4 @@ class _Running:
     def next_epoch_s(self) -> float:
         """Seconds of the epoch in work."""
         seconds = self.epoch_s if isinstance(self.epoch_s, (int, float)) else self.epoch_s[self.epoch]
-        return float(seconds) / self.worker.speed
+        return float(seconds) / self.speed
