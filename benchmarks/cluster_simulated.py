@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,7 +66,7 @@ class Problem:
         luck = np.random.default_rng(zlib.crc32(repr(sorted(config.items())).encode())).normal()
         return Curve(recorded.scores + REPLICA_SD * luck, recorded.epoch_s)
 
-    @property
+    @cached_property
     def target(self) -> float:
         """The score with a regret of `REGRET`."""
         return self.dataset.best - REGRET * (self.dataset.best - self.dataset.lowest)

@@ -89,8 +89,8 @@ def test_networks_beyond_the_limits_are_not_tried_unless_all_are():
 
 def test_a_network_that_proves_too_slow_is_not_continued():
     searcher = make(limits={"image_ms": 20.0})
-    state = SimpleNamespace(trials=[], seconds_left=1000.0)
-    searcher.on_begin(state)
+    state = SimpleNamespace(trials=[], seconds_left=1000.0, num_workers=1, reference_speed=None)
+    searcher.on_start(state)
     config = searcher.suggest()
     state.trials.append(Trial(0, config))
     searcher.observe(config, 1, 0.9, 1.0)

@@ -376,7 +376,7 @@ class AutoSearch(Searcher, Scheduler):
         late: set[Hashable] = set()
         while True:
             paused = [key for key in self._paused if key not in late]
-            advice = self._timed_advice(paused, state.seconds_left, can_begin=can_begin)
+            advice = self._timed_advice(paused, state, can_begin=can_begin)
             if advice is None:
                 # The first trial is started however short the time is, so that there is a result.
                 first = state.new_trial() if can_begin and not state.trials else None
@@ -423,7 +423,7 @@ class AutoSearch(Searcher, Scheduler):
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and report.epoch in HORIZONS)):
             return Decision.CONTINUE
         self.running.pop(item.key, None)
-        advice = self._timed_advice([*self._paused, item.key], state.seconds_left, starts_first=False)
+        advice = self._timed_advice([*self._paused, item.key], state, starts_first=False)
         item.unconsidered_s = 0.0
         if advice is not None and advice.key != item.key:
             return Decision.PAUSE
@@ -445,9 +445,11 @@ class AutoSearch(Searcher, Scheduler):
         if trial.status is Status.PAUSED:
             self._paused[key] = trial
 
-    def _timed_advice(self, paused: Collection[Hashable], seconds_left: float, **how: bool) -> Advice | None:
+    def _timed_advice(self, paused: Collection[Hashable], state: StudyState, **how: bool) -> Advice | None:
         start_s = time.perf_counter()
-        advice = self.advise(paused, seconds_left, **how)
+        if state.reference_speed is not None:
+            self.costs.set_log_speed(-math.log(state.reference_speed))
+        advice = self.advise(paused, state.seconds_left, **how)
         self._reconsidering_s = time.perf_counter() - start_s
         return advice
 

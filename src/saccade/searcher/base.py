@@ -78,7 +78,8 @@ class Searcher(ABC):
         """Receive the score (larger is better) of a configuration after `epoch` epochs, from 1. The default ignores it.
 
         The configuration need not come from this searcher: a resumed run, or one that starts from known results,
-        observes those first. `cost` is the seconds of training so far.
+        observes those first. `cost` is the seconds of training so far; where nodes differ in speed, as they would be on
+        one of them.
         """
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002

@@ -121,6 +121,11 @@ class Study:
         return self.executor.num_workers
 
     @property
+    def reference_speed(self) -> float | None:
+        """Speed of the node in whose seconds the costs of trials are counted; None if no speed was measured."""
+        return self._record.reference_speed
+
+    @property
     def best_trial(self) -> Trial | None:
         """The trial with the highest score that did not fail, the earliest among equals; None without one."""
         return self._record.best_trial
@@ -338,7 +343,7 @@ class Study:
                     self._good_enough.add(trial.number)
                 if is_new:
                     score = event.metrics.get(CV_SCORE, event.score)
-                    self.searcher.observe(trial.config, event.epoch, score, trial.seconds)
+                    self.searcher.observe(trial.config, event.epoch, score, self._record.costs[event.trial])
                     return self.scheduler.on_report(event)
             case TrialRestarted():
                 self._good_enough.discard(event.trial)

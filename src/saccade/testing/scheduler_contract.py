@@ -226,6 +226,7 @@ class OneTrial:
     seconds_left = math.inf
     num_trials = math.inf
     num_workers = 1
+    reference_speed = None
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []

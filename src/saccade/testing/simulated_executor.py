@@ -26,7 +26,7 @@ class SimulatedWorker:
     joins_s, leaves_s : float
         The simulated times between which the worker is there. The job that it has when it leaves loses its worker.
     node : str
-        The node's name, which is in the events.
+        The node's name. A worker with one announces its speed when it joins.
     """
 
     speed: float = 1.0
@@ -73,14 +73,17 @@ class SimulatedExecutor(Executor):
         self.now_s = self.busy_s = 0.0
         self.jobs: list[Job] = []
         self._running: dict[int, _Running] = {}  # by trial
-        self._here = dict.fromkeys(index for index, worker in enumerate(self.workers) if worker.joins_s <= 0)
+        self._here: dict[int, None] = {}
         # A heap of times and what happens then: workers join and leave, epochs end. Entries of jobs that were cancelled
         # or have ended are skipped. Of equal times, workers come first, then the jobs by their order of submission.
         self._due: list[tuple[float, int, _Running | int]] = []
         for index, worker in enumerate(self.workers):
-            for at_s in (worker.joins_s, worker.leaves_s):
-                if 0 < at_s < math.inf:
-                    heapq.heappush(self._due, (at_s, index - len(self.workers), index))
+            if worker.joins_s > 0 or worker.node:
+                heapq.heappush(self._due, (worker.joins_s, index - len(self.workers), index))
+            else:
+                self._here[index] = None
+            if worker.leaves_s < math.inf:
+                heapq.heappush(self._due, (worker.leaves_s, index - len(self.workers), index))
 
     def clock(self) -> float:
         return self.now_s
@@ -126,6 +129,7 @@ class SimulatedExecutor(Executor):
             elif self._running.get(what.job.trial) is what and at_s == what.next_s:
                 self.now_s = max(self.now_s, at_s)
                 self.busy_s += self.now_s - what.epoch_start_s
+                what.epoch_start_s = self.now_s
                 cancelled = None if what.cancelled is None else JobDone(what.job.trial, "stopped", what.cancelled)
                 self._end(what, cancelled or self._train_epoch(what, handle), handle)
 
@@ -139,16 +143,16 @@ class SimulatedExecutor(Executor):
     def _join_or_leave(self, worker: int, handle: Handler) -> None:
         if worker not in self._here:
             self._here[worker] = None
-            handle(WorkerJoined(len(self._here)))
+            handle(WorkerJoined(len(self._here), self.workers[worker].node, self.workers[worker].speed))
             return
         del self._here[worker]
         running = next((each for each in self._running.values() if each.worker == worker), None)
         if running is None:
-            handle(WorkerLost(len(self._here)))
+            handle(WorkerLost(len(self._here), self.workers[worker].node))
         else:
             self.busy_s += self.now_s - running.epoch_start_s
             del self._running[running.job.trial]
-            handle(WorkerLost(len(self._here)))
+            handle(WorkerLost(len(self._here), self.workers[worker].node))
             handle(JobFailed(running.job.trial, "the worker is gone", is_worker_lost=True))
 
     def _plan(self, running: _Running) -> None:
@@ -174,7 +178,8 @@ class SimulatedExecutor(Executor):
             scores = running.scores
             is_last = running.epoch == len(scores)
             score, checkpoint = scores[running.epoch - 1], self.checkpoint(job, running.epoch)
-            event = EpochDone(job.trial, running.epoch, float(score), epoch_s, {}, checkpoint, is_last)
+            node = self.workers[running.worker].node
+            event = EpochDone(job.trial, running.epoch, float(score), epoch_s, {}, checkpoint, is_last, node=node)
         except (ValueError, DivergedError) as error:
             return JobFailed(job.trial, str(error), "the traceback")
         decision = handle(event)
