@@ -27,6 +27,9 @@ from saccade.training.task import ImageTask
 
 pytest.register_assert_rewrite("contracts")
 
+from ray_cluster import ray_address as ray_address  # noqa: E402
+from ray_cluster import ray_cluster as ray_cluster  # noqa: E402
+
 # A busy machine may take any time for an example.
 settings.register_profile("saccade", deadline=None)
 settings.load_profile("saccade")
