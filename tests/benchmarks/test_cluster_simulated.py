@@ -26,15 +26,15 @@ def test_more_workers_reach_the_target_sooner(problem, method):
         pytest.skip("Ray is not installed: pip install saccade[ray]")
     one, many = (search(problem, method, num, 100.0) for num in (1, 16))
     assert problem.least_s / 3 < many.reached_s < one.reached_s < 100 * 3600
-    assert 0.5 < many.utilization <= 1
+    assert 0.5 < many.utilization < 1 + 1e-9
     assert many.reached_s == many.end_s
 
 
 @pytest.mark.parametrize("method", ["auto", "random + asha", "Optuna random"])
 def test_workers_that_join_and_leave_are_busy_to_the_end(problem, method):
-    found = search(problem, method, 32, 0.5, to_end=True)
+    found = search(problem, method, 12, 0.25, to_end=True)
     assert found.utilization > 0.95
-    assert found.end_s > 1700
+    assert found.end_s > 850
 
 
 def test_speeds_differ_and_have_the_mean_one():

@@ -153,7 +153,7 @@ class SimulatedExecutor(Executor):
             self.busy_s += self.now_s - running.epoch_start_s
             del self._running[running.job.trial]
             handle(WorkerLost(len(self._here), self.workers[worker].node))
-            handle(JobFailed(running.job.trial, "the worker is gone", is_worker_lost=True))
+            handle(JobFailed(running.job.trial, "the worker is gone", is_worker_lost=True, is_node_lost=True))
 
     def _plan(self, running: _Running) -> None:
         running.epoch_start_s, running.next_s = self.now_s, self.now_s + running.next_epoch_s
