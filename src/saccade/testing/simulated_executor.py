@@ -119,7 +119,7 @@ class SimulatedExecutor(Executor):
         end_s = self.now_s + timeout_s
         while self._running or (self._due and not self._here):
             at_s, _, what = self._due[0]
-            if at_s > end_s:
+            if at_s > end_s and self._here:  # without a worker, it waits for one
                 self.now_s = max(self.now_s, end_s)
                 return
             heapq.heappop(self._due)
