@@ -25,7 +25,7 @@ from saccade.training.task import ImageTask
 pytest.register_assert_rewrite("contracts")
 
 # A busy machine may take any time for an example.
-settings.register_profile("saccade", deadline=None)
+settings.register_profile("saccade", deadline=None, max_examples=50)
 settings.load_profile("saccade")
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40), "yellow": (220, 210, 40)}
