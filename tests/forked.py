@@ -33,38 +33,40 @@ class Forked:
         self.stdout, self.stderr = os.fdopen(from_stdout), os.fdopen(from_stderr)
 
     @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @property
     def returncode(self) -> int | None:
         return self._process.exitcode
 
     def poll(self) -> int | None:
         return self._process.exitcode
 
-    def wait(self) -> int:
-        self._process.join()
-        assert self._process.exitcode is not None
+    def wait(self, timeout: float | None = None) -> int | None:
+        self._process.join(timeout)
         return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
-        assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        if self._process.is_alive():
+            assert self._process.pid is not None
+            os.kill(self._process.pid, number)
+
+    def kill(self) -> None:
+        self._process.kill()
 
     def communicate(self) -> tuple[str, str]:
         """Read what it prints, of which a pipe must hold the errors, and wait for its end."""
-        output, errors = self.stdout.read(), self.stderr.read()
-        self.wait()
-        self._close()
-        return output, errors
+        with self:
+            return self.stdout.read(), self.stderr.read()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if error is not None:
-            self._process.kill()
+            self.kill()
         self.wait()
-        self._close()
-
-    def _close(self) -> None:
         for pipe in (self.stdin, self.stdout, self.stderr):
             pipe.close()
 
