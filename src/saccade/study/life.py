@@ -102,14 +102,16 @@ def _row(causes: str, facts: str, status: Status, action: Action = Action.END, r
     )  # fmt: skip
 
 
+LOST = "WORKER_LOST NODE_LOST PROCESS_KILLED"
+
 # fmt: off
 ENDS: tuple[End, ...] = (
     _row("COMPLETED PAUSED STOPPED TIME_LIMIT", "NO_REPORT", Status.FAILED, reason=NO_REPORT),
-    _row("COMPLETED PAUSED STOPPED TIME_LIMIT WORKER_LOST NODE_LOST PROCESS_KILLED", "LAST_EPOCH", Status.COMPLETED, reason=""),
+    _row(f"COMPLETED PAUSED STOPPED TIME_LIMIT {LOST}", "LAST_EPOCH", Status.COMPLETED, reason=""),
     # The worker's last report was answered, so its work was done although it did not return.
-    _row("WORKER_LOST NODE_LOST PROCESS_KILLED", "STOP_DUE", Status.STOPPED, reason=""),
-    _row("COMPLETED WORKER_LOST NODE_LOST PROCESS_KILLED", "PAUSE_DUE OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
-    _row("COMPLETED WORKER_LOST NODE_LOST PROCESS_KILLED", "PAUSE_DUE", Status.PAUSED, reason=""),
+    _row(LOST, "STOP_DUE", Status.STOPPED, reason=""),
+    _row(f"COMPLETED {LOST}", "PAUSE_DUE OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row(f"COMPLETED {LOST}", "PAUSE_DUE", Status.PAUSED, reason=""),
     # The trainable has found an end before that of the configuration.
     _row("COMPLETED", "", Status.COMPLETED),
     _row("PAUSED", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
@@ -126,7 +128,7 @@ ENDS: tuple[End, ...] = (
     # The trial may be the cause, so it is not retried for ever.
     _row("WORKER_LOST", "RETRIED", Status.FAILED),
     _row("NODE_LOST", "NODES_LOST", Status.FAILED),
-    _row("WORKER_LOST NODE_LOST PROCESS_KILLED", "", Status.PAUSED, Action.RETRY),
+    _row(LOST, "", Status.PAUSED, Action.RETRY),
     _row("NO_TIME_TO_RETRY", "NO_REPORT", Status.FAILED),
     _row("NO_TIME_TO_RESUME", "NO_REPORT", Status.PAUSED, Action.WAIT),
     _row("NO_TIME_TO_RETRY NO_TIME_TO_RESUME", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
