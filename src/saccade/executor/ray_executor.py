@@ -318,7 +318,9 @@ class RayExecutor(Executor):
         else:
             self._no_place_since_s = math.inf
             if now_s - self._starting[0].since_s >= START_S:
-                text = f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
+                text = (
+                    f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
+                )
         if text and not self._has_warned:
             self._has_warned = True
             self._events.append(Warned(text))
