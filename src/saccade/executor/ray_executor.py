@@ -125,7 +125,8 @@ class RayExecutor(Executor):
         if self._ray is None:
             return "on a Ray cluster"
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        return f"on {count_of(len(nodes), 'Ray node')} with {_resources_text(self._ray.cluster_resources())}"
+        has, asked = _resources_text(self._ray.cluster_resources()), _resources_text(self._needs)
+        return f"on {count_of(len(nodes), 'Ray node')} with {has}, {asked} per trial"
 
     def wait_for_start(self, timeout_s: float | None = None) -> bool:
         """Wait until all workers that were requested have started; return False at the timeout in seconds."""
@@ -262,7 +263,7 @@ class RayExecutor(Executor):
                     message = replace(message, node=worker.node)
                 number = worker.number
                 decision = handle(message)
-                if worker.step is reference and worker.number == number:  # the handler may have cancelled the job
+                if worker.step == reference and worker.number == number:  # the handler may have cancelled the job
                     worker.answer(decision)
 
     def _tick(self) -> None:
@@ -317,10 +318,8 @@ class RayExecutor(Executor):
             text += ". Waiting for a node that an autoscaler may add"
         else:
             self._no_place_since_s = math.inf
-            if now_s - self._starting[0].since_s >= START_S:
-                text = (
-                    f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
-                )
+            if self._starting and now_s - self._starting[0].since_s >= START_S:
+                text = f"Waiting for {asked} on the Ray cluster: its {has} are in use, or a node is slow to start"
         if text and not self._has_warned:
             self._has_warned = True
             self._events.append(Warned(text))
@@ -414,6 +413,7 @@ _num_connected = 0  # executors of this process that use a connection made here
 def _connect(address: str | None) -> Any:
     """Return the module ray, connected to the cluster; a Ray that the user has initialised is used as it is."""
     global _num_connected
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read when Ray is imported
     try:
         import ray
     except ImportError:
