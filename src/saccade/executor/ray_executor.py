@@ -107,8 +107,9 @@ class RayExecutor(Executor):
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
         self._ticked_s = self._grow_at_s = -math.inf
-        self._connect()
-        self._grow()
+        with self._closing_on_error():
+            self._connect()
+            self._grow()
 
     @property
     def num_workers(self) -> int:
@@ -445,9 +446,9 @@ def _connect(address: str | None) -> Any:
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
                 if given is None:
-                    raise ClusterError(f"Ray could not be started: {_first_line(error)}") from None
+                    raise ClusterError(f"Ray could not be started: {_one_line(error)}") from None
                 advice = "If the cluster has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
-                raise ClusterError(f"The Ray cluster at {given} refuses: {_first_line(error)}. {advice}") from None
+                raise ClusterError(f"The Ray cluster at {given} refuses: {_one_line(error)}. {advice}") from None
         _num_connected = 1
         return ray
 
@@ -490,6 +491,10 @@ def _actor_class(ray: Any) -> Any:
     for name in ("beat", "end_job"):  # while `step` waits for a message
         ray.method(concurrency_group="control")(getattr(RayWorker, name))
     return ray.remote(concurrency_groups={"control": 2})(RayWorker)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".:") or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:
