@@ -169,9 +169,11 @@ def test_a_run_that_could_not_be_sent_is_kept_and_sent_later(memory, monkeypatch
 
     monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
     monkeypatch.setattr(url_folder, "GIVE_UP_S", 0.1)
-    with pytest.raises(RemoteError, match=r"could not be sent to .*\(ConnectionResetError: reset\)") as caught:
+
+    def run_until_the_connection_fails() -> None:
+        nonlocal works
         with working_folder(url) as folder:
-            (folder / EVENTS).parent.mkdir()
+            folder.mkdir()
             (folder / EVENTS).write_text("1\n")
             wait_until(lambda: EVENTS in UrlFile(url).files())
             works = False
@@ -180,6 +182,10 @@ def test_a_run_that_could_not_be_sent_is_kept_and_sent_later(memory, monkeypatch
             while True:
                 check_url(folder, JobDone(0, "completed"))
                 time.sleep(0.005)
+
+    with pytest.raises(RemoteError, match=r"could not be sent to .*\(ConnectionResetError: reset\)") as caught:
+        run_until_the_connection_fails()
+    folder = FolderCopy(url).folder
     assert f"It is kept in {folder}" in str(caught.value)
     assert (folder / "run.json").is_file()
     assert files_at(url) == {EVENTS: b"1\n"}  # and no lock
@@ -199,15 +205,19 @@ def test_a_run_that_could_not_be_sent_is_kept_and_sent_later(memory, monkeypatch
 def test_a_bucket_that_disappears_ends_the_run(s3):
     import s3fs
 
-    with pytest.raises(RemoteError, match="specified bucket does not exist"), working_folder(f"{s3}/run") as folder:
-        fill(folder, run_json="{}")
-        wait_until(lambda: "run.json" in UrlFile(f"{s3}/run").files())
-        s3fs.S3FileSystem().rm(s3, recursive=True)
-        while True:
-            fill(folder, run_json=str(time.time()))
-            check_url(folder, JobDone(0, "completed"))
-            time.sleep(0.01)
-    assert (folder / "run.json").is_file()
+    def run_until_the_bucket_is_removed() -> None:
+        with working_folder(f"{s3}/run") as folder:
+            fill(folder, run_json="{}")
+            wait_until(lambda: "run.json" in UrlFile(f"{s3}/run").files())
+            s3fs.S3FileSystem().rm(s3, recursive=True)
+            while True:
+                fill(folder, run_json=str(time.time()))
+                check_url(folder, JobDone(0, "completed"))
+                time.sleep(0.01)
+
+    with pytest.raises(RemoteError, match="specified bucket does not exist"):
+        run_until_the_bucket_is_removed()
+    assert (FolderCopy(f"{s3}/run").folder / "run.json").is_file()
 
 
 def test_an_error_of_the_run_names_the_url(memory):
