@@ -149,8 +149,7 @@ class UrlFile:
 
             scheme = self.url.partition("://")[0].rpartition("::")[2].lower()
             try:
-                # Listings change while runs work on them, so they are not cached.
-                fs, path = url_to_fs(self.url, use_listings_cache=False)
+                fs, path = url_to_fs(self.url)
             except ImportError as error:
                 raise RemoteError(
                     f"{self.url} needs a package that is not installed ({_first_line(error)}). Install it: "
@@ -180,6 +179,8 @@ class UrlFile:
     def _do(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method of the file system with the path; retry temporary failures."""
         fs, path = self._opened()
+        if method in ("info", "ls", "find", "glob"):  # listings change while runs work on them
+            fs.invalidate_cache()
         for num_done in range(len(BACKOFF_S) + 1):
             with self._attempt(num_done):
                 return getattr(fs, method)(path, *args, **options)

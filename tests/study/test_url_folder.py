@@ -222,15 +222,16 @@ def test_a_bucket_that_disappears_ends_the_run(s3):
 
 def test_an_error_of_the_run_names_the_url(memory):
     url = f"{memory}/run"
-    with (
-        pytest.raises(DataError, match=f"^{url}/x is bad$"),
-        url_folder.urls_in_errors(),
-        working_folder(url) as folder,
-    ):
-        raise DataError(f"{folder}/x is bad")
-    with pytest.raises(KeyboardInterrupt), working_folder(url) as folder:
-        fill(folder, run_json="{}")
-        raise KeyboardInterrupt
+
+    def fail(error: type[BaseException]) -> None:
+        with url_folder.urls_in_errors(), working_folder(url) as folder:
+            fill(folder, run_json="{}")
+            raise error(f"{folder}/x is bad")
+
+    with pytest.raises(DataError, match=f"^{url}/x is bad$"):
+        fail(DataError)
+    with pytest.raises(KeyboardInterrupt):
+        fail(KeyboardInterrupt)
     assert files_at(url) == {"run.json": b"{}"}  # and no lock
     with pytest.raises(RemoteError, match="does not exist, or has no files"):
         fetched(f"{memory}/nothing")

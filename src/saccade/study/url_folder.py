@@ -62,8 +62,8 @@ def working_folder(place: Path | str | None, marks: Iterable[str] = _MARKS) -> I
     copy = FolderCopy(place)
     with copy.locked(timeout_s=0.1):
         mirror = Mirror(copy)
-        mirror.lock()
         try:
+            mirror.lock()
             copy.refresh(marks=set(marks))
             _mirrors[copy.folder] = mirror
             mirror.start()
@@ -280,6 +280,9 @@ class FolderCopy:
         }
         here = self._local()
         changed = self._changes(here) & set(here) - set(_LOGS)
+        if not changed and not logs and set(self._files) <= set(here):
+            self._gone = set()
+            return
         sending = self.folder.with_name(f".{self.folder.name}.sending")
         shutil.rmtree(sending, ignore_errors=True)
         sending.mkdir()
