@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from saccade.data.decoding import ImageSource
+from saccade.data.decoding import ImageSource, is_url, local_path_of
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
 from saccade.data.scanning import Scan
@@ -104,8 +104,15 @@ class StreamedStore(ImageStore):
             return super().__getitem__(position)  # raises the error with the reason
         return read_as_stored(self._images[position], self.shorter_side, self.channels, self.pixel_range)
 
+    def files(self) -> list[Path | tuple[Path, ...]]:
+        """Return the local files of all readable images."""
+        images = (_absolute(self._images[i]) for i in np.flatnonzero(self._readable).tolist())
+        paths = tuple(dict.fromkeys(image for image in images if isinstance(image, Path)))
+        return [paths] if paths else []
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return StreamedStore, (self._images, self.scan, self.shorter_side, self.channels, self.pixel_range)
+        images = [_absolute(image) for image in self._images]
+        return StreamedStore, (images, self.scan, self.shorter_side, self.channels, self.pixel_range)
 
     def __repr__(self) -> str:
         return f"StreamedStore(num_images={len(self)}, shorter_side={self.shorter_side})"
@@ -114,3 +121,8 @@ class StreamedStore(ImageStore):
     def readable(self) -> npt.NDArray[np.bool_]:
         """(N,) bool: whether each image can be decoded."""
         return self._readable
+
+
+def _absolute(image: ImageSource) -> ImageSource:
+    """Return the absolute path of a local file; URLs and images in memory as they are."""
+    return local_path_of(image).absolute() if isinstance(image, str | Path) and not is_url(image) else image
