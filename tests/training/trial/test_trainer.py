@@ -420,7 +420,7 @@ def test_copies_of_all_files_are_enough_on_another_machine(
             task = replace(task, weights=None, start=tmp_path / "start.safetensors")
             write_weights(task.start, start.state_dict())
         case "no store":
-            paths = [path for path in sorted((tmp_path / "colours_0").rglob("*.png"))]
+            paths = sorted((tmp_path / "colours_0").rglob("*.png"))
             streamed = StreamedStore([*map(str, paths), b"no image"], scan_images([*paths, b"no image"]), 36)
             task = replace(task, store=streamed)
     trainable: Trainable = ImageTrainable(task)
