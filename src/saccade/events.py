@@ -218,6 +218,8 @@ class EpochDone(Event):
     """Whether the trial's configuration ends with this epoch."""
     decision: Decision | None = field(default=None, compare=False)
     """What the study has answered; None until it has."""
+    node: str = field(default="", compare=False)
+    """Name of the cluster's node that trained it; "" on this machine."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score):
@@ -259,6 +261,8 @@ class JobFailed(Event):
     """Of the error; "" if there was none."""
     is_worker_lost: bool = False
     """Whether the worker crashed or was killed, which may not be caused by the trial."""
+    is_node_lost: bool = False
+    """Whether the worker was lost together with its node or its connection, which the trial does not cause."""
     is_disk_full: bool = False
     """Whether a file could not be written for lack of space. The trial is retried when the run is resumed."""
 
@@ -269,6 +273,10 @@ class WorkerJoined(Event):
 
     kind: ClassVar[str] = "worker_joined"
     num_workers: int
+    node: str = ""
+    """Name of the cluster's node that it is on; "" on this machine."""
+    speed: float | None = None
+    """Speed of the node relative to other nodes of the cluster; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +288,8 @@ class WorkerLost(Event):
 
     kind: ClassVar[str] = "worker_lost"
     num_workers: int
+    node: str = ""
+    """Name of the cluster's node that it was on; "" on this machine."""
 
 
 @dataclass(frozen=True)

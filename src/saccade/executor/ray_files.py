@@ -94,7 +94,7 @@ class Bundle:
         """Return the bundle of a file, of all files in a folder, or of some files; an OSError if they are missing."""
         if isinstance(paths, tuple):
             names = [f"{number}-{path.name}" for number, path in enumerate(paths)]
-            files = tuple(FileFacts.of(os.path.abspath(path), name) for path, name in zip(paths, names, strict=True))
+            files = tuple(FileFacts.of(str(path.absolute()), name) for path, name in zip(paths, names, strict=True))
             places = [(str(path), file.path, file.name) for path, file in zip(paths, files, strict=True)]
             return cls(files, tuple(places))
         whole = paths.absolute()
@@ -171,8 +171,9 @@ class SharedFiles:
 class NodeFiles:
     """The files of a search on this node, for one process.
 
-    `ask` sends a request to the search and returns the answer, or raises it.     Copies are in the node's `copies_folder`, in a folder of their search. It is removed by `remove_copies` when the
-    search ends; if that was killed, when the next search comes to the node.
+    `ask` sends a request to the search and returns the answer, or raises it. Copies are in the node's `copies_folder`,
+    in a folder of their search. It is removed by `remove_copies` when the search ends; if that was killed, when the
+    next search copies files to the node.
     """
 
     def __init__(self, session: str, ask: Callable[[FilesRequest], Any]) -> None:
