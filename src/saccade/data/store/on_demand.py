@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from saccade.data.decoding import ImageSource, is_url, local_path_of
+from saccade.data.decoding import ImageSource, local_path_of
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
 from saccade.data.scanning import Scan
 from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import ImageReadError
+from saccade.remote import is_url
 
 DecodedForms = dict[tuple[int, int], "npt.NDArray[np.uint8]"]
 """What `read_as_stored` returns for one image, by shorter side and number of channels."""
@@ -106,9 +108,12 @@ class StreamedStore(ImageStore):
 
     def files(self) -> list[Path | tuple[Path, ...]]:
         """Return the local files of all readable images."""
+        return [self._paths] if self._paths else []
+
+    @cached_property
+    def _paths(self) -> tuple[Path, ...]:
         images = (_absolute(self._images[i]) for i in np.flatnonzero(self._readable).tolist())
-        paths = tuple(dict.fromkeys(image for image in images if isinstance(image, Path)))
-        return [paths] if paths else []
+        return tuple(dict.fromkeys(image for image in images if isinstance(image, Path)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         images = [_absolute(image) for image in self._images]
