@@ -66,7 +66,7 @@ class Search:
         return answer
 
     def node(self) -> NodeFiles:
-        return NodeFiles(self.shared.session, self.ask)
+        return NodeFiles(self.ask)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -158,7 +158,7 @@ def test_a_copy_that_was_begun_or_damaged_is_made_again(data: Path) -> None:
     search = Search()
     keys = search.shared.keys([data])
     search.node().paths(keys)
-    copy = copies_folder() / search.shared.session / keys[0]
+    copy = copies_folder() / keys[0]
     shutil.copytree(copy, copy.with_suffix(".part"))  # of a process that was killed
     (copy / "a.bin").unlink()
     search.node().paths(keys)
@@ -198,8 +198,8 @@ def test_a_full_disk_of_the_node_is_an_error_with_advice(data: Path, monkeypatch
 def other_search(tmp_path: Path) -> Iterator[Callable[[], None]]:
     """The folder of another search, which a process uses; the function kills it."""
     program = (
-        "import sys, tempfile; from saccade.executor.ray_files import NodeFiles\n"
-        "node = NodeFiles('other', None); node._folder(); print(flush=True); sys.stdin.read()"
+        "import sys, tempfile; from saccade.executor.ray_files import NodeFiles, copies_folder\n"
+        "node = NodeFiles(None); node._in_use(copies_folder() / 'other' / 'key'); print(flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "TMPDIR": str(tmp_path / "node")}
     command = [sys.executable, "-c", program]

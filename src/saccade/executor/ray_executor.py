@@ -54,7 +54,8 @@ class RayExecutor(Executor):
     A process that crashes fails its job. A node that is lost or hangs (`SILENCE_S`) fails the jobs of its workers with
     ``is_node_lost``, and the study continues them on others. Workers need no shared disk: where they do not see the
     study's folder, its files are sent, and a node that does not see the data gets them once (`Trainable.portable`). A
-    worker whose node cannot get them has no more jobs. All workers end with the executor, and with the process that created it.
+    worker whose node cannot get them has no more jobs. All workers end with the executor, and with the process that
+    created it.
 
     Parameters
     ----------
@@ -154,8 +155,7 @@ class RayExecutor(Executor):
                     self._sent = self.trainable, self._ray.put(dumps(self.trainable))
                 job, files = self.trainable.portable(job)
                 pickled = dumps(replace(job, files=self._files_for(job)))
-                needs = self._shared.session, self._shared.keys(files)
-                request = Request(job.trial, pickled, None, 0.0, needs)
+                request = Request(job.trial, pickled, None, 0.0, self._shared.keys(files))
             except Exception as error:
                 worker.job = None
                 self._events.append(failed(job.trial, error))

@@ -122,7 +122,7 @@ class Bundle:
 
 @dataclass(frozen=True)
 class FilesRequest:
-    """Asks for a `Bundle`, or with a number for a part of its bytes."""
+    """Asks for the bundle of a key, or with a number for a part of its bytes."""
 
     key: str
     part: int | None = None
@@ -139,17 +139,18 @@ class SharedFiles:
         self.session = secrets.token_hex(8)
         self.num_bytes_read = 0  # by requests, for diagnosis: the same for any number of trials
         self._put = put
-        self._described: dict[Path | tuple[Path, ...], Bundle] = {}
+        self._keys: dict[Path | tuple[Path, ...], str] = {}
         self._bundles: dict[str, Bundle] = {}
         self._parts: OrderedDict[FilesRequest, Any] = OrderedDict()
 
     def keys(self, files: LocalFiles) -> tuple[str, ...]:
         """Return the keys of files as they were when they were first described; an OSError if they are missing."""
         for paths in files:
-            if paths not in self._described:
-                bundle = self._described[paths] = Bundle.of(paths)
-                self._bundles[bundle.key] = bundle
-        return tuple(self._described[paths].key for paths in files)
+            if paths not in self._keys:
+                bundle = Bundle.of(paths)
+                key = self._keys[paths] = f"{self.session}/{bundle.key}"
+                self._bundles[key] = bundle
+        return tuple(self._keys[paths] for paths in files)
 
     def answer(self, request: FilesRequest) -> Any:
         """Return the bundle, or the reference of a part's bytes; an error is an answer, too."""
@@ -169,15 +170,15 @@ class SharedFiles:
 
 
 class NodeFiles:
-    """The files of a search on this node, for one process.
+    """The files of searches on this node, for one process.
 
     `ask` sends a request to the search and returns the answer, or raises it. Copies are in the node's `copies_folder`,
     in a folder of their search. It is removed by `remove_copies` when the search ends; if that was killed, when the
     next search copies files to the node.
     """
 
-    def __init__(self, session: str, ask: Callable[[FilesRequest], Any]) -> None:
-        self._session, self._ask = session, ask
+    def __init__(self, ask: Callable[[FilesRequest], Any]) -> None:
+        self._ask = ask
         self._bundles: dict[str, Bundle] = {}
         self._in_place: set[str] = set()
         self._lease: filelock.BaseFileLock | None = None  # held as long as this process lives
@@ -196,21 +197,21 @@ class NodeFiles:
             if key in self._in_place:
                 found |= {path: whole for path, whole, _ in bundle.places}
             else:
-                copy = self._copy(bundle)
+                copy = self._copy(bundle, key)
                 found |= {path: str(copy / name) for path, _, name in bundle.places}
         return found
 
-    def _copy(self, bundle: Bundle) -> Path:
+    def _copy(self, bundle: Bundle, key: str) -> Path:
         """Return the folder with the copy, which this process makes unless another one of the node has made it."""
         try:
-            folder = self._folder() / bundle.key
+            folder = self._in_use(copies_folder() / key)
             with filelock.FileLock(f"{folder}.lock"):
                 if not _is_whole(folder, bundle):
                     part = folder.with_suffix(".part")
                     for remains in (folder, part):  # a damaged copy, and that of a process that was killed
                         shutil.rmtree(remains, ignore_errors=True)
                     try:
-                        self._write(bundle, part)
+                        self._write(bundle, key, part)
                     except BaseException:
                         shutil.rmtree(part, ignore_errors=True)
                         raise
@@ -225,7 +226,7 @@ class NodeFiles:
             raise NodeFilesError(f"node {platform.node()} cannot get {bundle.places[0][1]}: {reason}") from error
         return folder
 
-    def _write(self, bundle: Bundle, folder: Path) -> None:
+    def _write(self, bundle: Bundle, key: str, folder: Path) -> None:
         folder.mkdir()
         disk = shutil.disk_usage(folder)
         if disk.free - bundle.num_bytes < min(RESERVED_BYTES, RESERVED_FRACTION * disk.total):
@@ -237,20 +238,19 @@ class NodeFiles:
             with path.open("xb") as opened:
                 while num_left:
                     if not rest:
-                        part, rest = part + 1, memoryview(self._ask(FilesRequest(bundle.key, part)))
+                        part, rest = part + 1, memoryview(self._ask(FilesRequest(key, part)))
                     opened.write(rest[:num_left])
                     num_left, rest = max(0, num_left - len(rest)), rest[num_left:]
 
-    def _folder(self) -> Path:
-        """Return the folder of this search's copies, which this process marks as in use."""
-        root = copies_folder()
-        folder = root / self._session
-        if self._lease is None or not folder.is_dir():
-            with filelock.FileLock(root / ".lock"):
-                for other in root.iterdir():
-                    if other.is_dir() and other != folder and not _is_in_use(other):
+    def _in_use(self, folder: Path) -> Path:
+        """Return the folder of a copy; this process has marked those of its search as in use."""
+        own = folder.parent
+        if self._lease is None or not own.is_dir():
+            with filelock.FileLock(own.parent / ".lock"):
+                for other in own.parent.iterdir():
+                    if other.is_dir() and other != own and not _is_in_use(other):
                         shutil.rmtree(other, ignore_errors=True)
-                leases = folder / "leases"
+                leases = own / "leases"
                 leases.mkdir(parents=True, exist_ok=True)
                 self._lease = filelock.FileLock(leases / f"{os.getpid()}-{secrets.token_hex(4)}", thread_local=False)
                 self._lease.acquire()

@@ -57,7 +57,7 @@ class Request:
     job: bytes
     trainable: bytes | None  # None stands for the one sent before
     sent_s: float  # on the monotonic clock, which all processes of a machine share
-    files: tuple[str, tuple[str, ...]] | None = None  # session and keys of `SharedFiles`; None: all paths are right
+    files: tuple[str, ...] = ()  # keys of `SharedFiles`, for files that this machine may not have
 
 
 _SENDING = threading.Lock()
@@ -107,7 +107,7 @@ def main(preload: Iterable[str] = ()) -> None:
         preload_error = error
     _send(outbox, Ready(speed))
 
-    pickled, trainable, node_files = b"", None, None
+    pickled, trainable, node_files = b"", None, NodeFiles(ask)
     while True:
         request: Request = messages.get()
         end: JobDone | JobFailed
@@ -116,11 +116,7 @@ def main(preload: Iterable[str] = ()) -> None:
                 raise preload_error
             if request.trainable is not None:
                 pickled, trainable = request.trainable, None
-            paths: dict[str, str] = {}
-            if request.files is not None:
-                session, keys = request.files
-                node_files = node_files or NodeFiles(session, ask)
-                paths = node_files.paths(keys)
+            paths = node_files.paths(request.files)
             if trainable is None:  # a new one, or one whose unpickling failed before
                 loaded: Trainable = loads(pickled, paths)
                 trainable = loaded
