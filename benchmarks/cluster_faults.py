@@ -1,6 +1,7 @@
 """Faults of a cluster while a search runs on it: no epoch is lost or counted twice, and the answer stays the same.
 
-    python -m benchmarks.cluster_faults [--faults 48] [--replacements 6] [--fits 4] [--seed 0] [--json OUT]
+    python -m benchmarks.cluster_faults [--faults 54] [--replacements 6] [--fit-faults 4] [--seed 0]
+        [--json OUT]
 
 Two nodes of Ray run on this machine, with two workers each; the search is a process of its own. A fault hits a trial
 that trains, that writes a checkpoint, or that was promoted and loads one, after a random time. Faults are
@@ -33,8 +34,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cluster_nodes import Driver, Mark, Marks, Nodes, kill_all, local_nodes, pauses, search, violations
-from benchmarks.measuring import arguments_of, table, work_folder, write_json
+from benchmarks.cluster_nodes import (
+    Driver,
+    Mark,
+    Marks,
+    Nodes,
+    ancestors,
+    descendants,
+    environment,
+    kill_all,
+    local_nodes,
+    log_violations,
+    pauses,
+    search,
+    violations,
+)
+from benchmarks.cluster_real import fit
+from benchmarks.measuring import arguments_of, in_own_process, table, work_folder, write_json
+from benchmarks.photos import make_photos
 
 from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialRestarted
 from saccade.study.event_log import EventLog
@@ -271,6 +288,50 @@ def late_joiner(nodes: Nodes, folder: Path, seed: int) -> dict[str, Any]:
     return {"start_s": joined_s - start_s, "until_it_trains_s": trains_s - joined_s, "violations": violated}
 
 
+def faults_in_fits(nodes: Nodes, folder: Path, num_faults: int, seed: int) -> dict[str, Any]:
+    """Let faults hit a fit of real networks; return the violations beside a fit in worker processes."""
+    rng = random.Random(seed)
+    photos = str(make_photos(folder / "photos", 120, size=(64, 48)))
+    options = {"photos": photos, "num_epochs": 12, "seed": seed}
+    undisturbed = in_own_process(fit, environment(), folder=str(folder / "fit"), executor="process", **options)
+    place = folder / "fit on nodes"
+    place.mkdir()
+    log = EventLog(place / "run" / "events.jsonl")
+    driver = Driver(fit, place, folder=str(place / "run"), executor="ray", address=nodes.address, **options)
+    happened = []
+    while len(happened) < num_faults and driver.is_running:
+        if not any(isinstance(event, EpochDone) for event, _ in log.news()):
+            time.sleep(0.1)
+            continue
+        time.sleep(rng.uniform(0, 1))
+        kind = ("coordinator", "node", "worker", "actor")[len(happened) % 4]
+        trains = [pid for node in nodes.pids for pid in descendants(node) if _is_worker(pid)]
+        if kind == "coordinator":
+            driver.kill()
+            driver.start()
+        elif kind == "node":
+            nodes.kill(rng.choice(nodes.pids))
+            nodes.add()
+        elif trains:
+            kill_all(ancestors(rng.choice(trains))[:2][-1 if kind == "actor" else 0 :][:1])
+        happened.append(kind)
+    try:
+        result = driver.result(300)
+    except RuntimeError as error:
+        return {"faults": happened, "violations": [str(error)]}
+    found = log_violations(place / "run" / "events.jsonl")
+    found += [f"{name}: {result[name]}, and {undisturbed[name]} without faults"
+              for name in ("scores", "epochs", "best") if result[name] != undisturbed[name]]  # fmt: skip
+    return {"faults": happened, "violations": found}
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return b"saccade.executor.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
 def rows_of(faults: list[dict[str, Any]]) -> list[list[Any]]:
     """Return a row of the table for each kind of fault and phase."""
     rows: list[list[Any]] = []
@@ -286,8 +347,9 @@ def rows_of(faults: list[dict[str, Any]]) -> list[list[Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Let all faults happen, and print what came of them."""
     parser = arguments_of(__doc__ or "", has_rounds=False)
-    parser.add_argument("--faults", type=int, default=48, help="faults of all kinds in all phases")
+    parser.add_argument("--faults", type=int, default=54, help="faults of all kinds in all phases")
     parser.add_argument("--replacements", type=int, default=6, help="nodes that are replaced in one search")
+    parser.add_argument("--fit-faults", type=int, default=4, help="faults in a fit of real networks")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
     figures: dict[str, Any] = {}
@@ -297,6 +359,8 @@ def main(argv: list[str] | None = None) -> None:
             figures["faults"] = faults_in_searches(nodes, folder, given.faults, given.seed)
         if given.replacements:
             figures["replacements"] = replacements(nodes, folder, given.replacements, given.seed)
+        if given.fit_faults:
+            figures["fits"] = faults_in_fits(nodes, folder, given.fit_faults, given.seed)
     write_json(given.json, given, figures)
     late = figures["late joiner"]
     print(f"\na node that joins late trains {late['until_it_trains_s']:.1f} s after it is up")
@@ -306,6 +370,8 @@ def main(argv: list[str] | None = None) -> None:
         print(f"{faults['searches']} searches; {faults['again']} epochs were trained again")
     if given.replacements:
         print(f"{figures['replacements']['replacements']} nodes were replaced in one search")
+    if given.fit_faults:
+        print(f"faults in a fit of networks: {', '.join(figures['fits']['faults'])}")
     wrong = [each for part in figures.values() for each in part["violations"]]
     print("\n".join([f"{len(wrong)} violations", *wrong]))
 

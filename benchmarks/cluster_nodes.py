@@ -181,8 +181,8 @@ def states(trials: Sequence[TrialResult]) -> list[Any]:
 class Driver:
     """A function of a benchmark's module in a process of its own, which may be killed and started again."""
 
-    def __init__(self, function: Callable[..., dict[str, Any]], folder: Path, **arguments: Any) -> None:
-        self._result, self._log = folder / "result.json", folder / "driver.log"
+    def __init__(self, function: Callable[..., dict[str, Any]], place: Path, **arguments: Any) -> None:
+        self._result, self._log = place / "result.json", place / "driver.log"
         self._command = [sys.executable, "-m", "benchmarks.measuring", function.__module__, function.__name__]
         self._command += [json.dumps(arguments), str(self._result)]
         self.start()
@@ -311,23 +311,11 @@ def local_nodes(num_nodes: int = 2, num_cpus: int = 2) -> Iterator[Nodes]:
 def violations(folder: Path, result: Mapping[str, Any], undisturbed: Mapping[str, Any], *, is_exact: bool) -> list[str]:
     """Return what is wrong with a search after faults; nothing if the faults have cost no more than time.
 
-    The event log is to have each epoch once, in order, with the numbers of an undisturbed search; a trial that was
-    restarted continues after the last epoch that the log has; the log is to restore the state that the search had at
-    its end; and the answer is the same. With `is_exact` all trials have to be as those of the undisturbed search, and
+    The event log is to have each epoch once, in order (`log_violations`), with the numbers of an undisturbed search; it
+    is to restore the state that the search had at its end; and the answer is the same. With `is_exact` all trials have to be as those of the undisturbed search, and
     not only the answer: of a scheduler whose decisions do not depend on the order of events.
     """
-    found = []
-    last: dict[int, int] = {}
-    for event in EventLog(folder / "events.jsonl"):
-        match event:
-            case EpochDone():
-                if event.epoch != last.get(event.trial, 0) + 1:
-                    found.append(f"trial {event.trial}: epoch {event.epoch} follows {last.get(event.trial, 0)}")
-                last[event.trial] = event.epoch
-            case TrialRestarted():
-                if event.after_epoch != last.get(event.trial, -1):
-                    found.append(f"trial {event.trial}: after {last.get(event.trial)} from {event.after_epoch}")
-                    last[event.trial] = max(0, event.after_epoch)
+    found = log_violations(folder / "events.jsonl")
     restored = saccade.TuneResult.load(folder).trials
     if states(restored) != result["trials"]:
         found.append("the event log restores another state")
@@ -346,6 +334,28 @@ def violations(folder: Path, result: Mapping[str, Any], undisturbed: Mapping[str
         found.append("the trials have other configurations")
     elif is_exact and ours != theirs:
         found.append("the trials have other reports")
+    return found
+
+
+def log_violations(path: Path) -> list[str]:
+    """Return what is wrong with an event log: each epoch is there once, in order; restarts lose none with a checkpoint."""
+    found = []
+    last: dict[int, int] = {}
+    saved: dict[int, int] = {}  # the last epoch with a checkpoint
+    for event in EventLog(path):
+        match event:
+            case EpochDone():
+                before = last.get(event.trial, 0)
+                if event.epoch != before + 1 and (event.epoch != 0 or event.trial in last):
+                    found.append(f"trial {event.trial}: epoch {event.epoch} follows {before}")
+                last[event.trial] = event.epoch
+                if event.checkpoint is not None:
+                    saved[event.trial] = event.epoch
+            case TrialRestarted():
+                if event.after_epoch != saved.get(event.trial, -1):
+                    text = f"restarts after epoch {event.after_epoch}, but has a checkpoint of {saved.get(event.trial)}"
+                    found.append(f"trial {event.trial}: {text}")
+                last[event.trial] = max(0, event.after_epoch)
     return found
 
 

@@ -65,6 +65,7 @@ def fit(
         nthreads_per_trial=1,
         random_state=seed,
         resume=(path / EVENTS).exists(),
+        eval_metric="neg_log_loss",  # finer than an accuracy
         report=False,
         **({"address": address} if executor == "ray" else {}),
     )
@@ -73,7 +74,7 @@ def fit(
     return {
         "scores": [[trial.config["lr"], [report.score for report in trial.reports]] for trial in trials],
         "epochs": [[report.epoch for report in trial.reports] for trial in trials],
-        "best": [predictor.fit_summary()["best_config"]["lr"], predictor.fit_summary()["valid_acc"]],
+        "best": [predictor.fit_summary()["best_config"]["lr"], predictor.fit_summary()["valid_score"]],
         "wall_s": wall_s,
     }
 
