@@ -23,7 +23,6 @@ scores have to be those of a fit in worker processes without faults.
 from __future__ import annotations
 
 import itertools
-import os
 import random
 import signal
 import statistics
@@ -52,8 +51,7 @@ from benchmarks.cluster_nodes import (
 from benchmarks.cluster_real import fit
 from benchmarks.measuring import arguments_of, in_own_process, table, work_folder, write_json
 from benchmarks.photos import make_photos
-
-from saccade.events import EpochDone, Event, JobDone, JobFailed, TrialRestarted
+from saccade.events import EpochDone, JobDone, JobFailed, TrialRestarted
 from saccade.study.event_log import EventLog
 
 KINDS = ("node", "hung node", "worker", "stopped worker", "actor", "coordinator")
@@ -61,7 +59,9 @@ PHASES = ("training", "checkpointing", "promotion")
 EPOCH_S = 0.1
 NUM_TRIALS, NUM_EPOCHS = 60, 9
 NUM_CPUS = 2  # of a node
-IN_FLIGHT = {"node": NUM_CPUS, "hung node": NUM_CPUS, "coordinator": 2 * NUM_CPUS}  # epochs that a fault may cost; else 1
+IN_FLIGHT = {"node": NUM_CPUS, "hung node": NUM_CPUS, "coordinator": 2 * NUM_CPUS}
+"""Epochs that are in flight where a fault hits, if not 1."""
+
 RECOVERY_S = 90.0  # after a fault; later is a violation
 POLL_S = 0.003
 
@@ -146,44 +146,47 @@ class Search:
         fault = Fault(kind, phase, mark.trial)
         list(self.log.news())
         start_s = time.monotonic()
-        if kind == "coordinator":
-            self.driver.kill()
-            time.sleep(self.rng.uniform(0, 0.5))
-            start_s = time.monotonic()
-            self.driver.start()
-        elif kind in ("node", "hung node"):
-            node = next(node for node in self.nodes.pids if mark.is_on(node))
-            if kind == "node":
-                self.nodes.kill(node)
-            else:
-                self.nodes.stop(node)
-        elif kind == "actor":
-            kill_all(mark.pids[1:2])
-        else:
-            self._hit.add(mark.trial)
-            os.kill(mark.pid, signal.SIGKILL if kind == "worker" else signal.SIGSTOP)
+        self._strike(kind, mark)
         self.faults.append(fault)
-        is_restarted = kind == "coordinator"
+        is_restarted = is_coordinator = kind == "coordinator"
 
         def recovered() -> bool:
             nonlocal is_restarted
             for event, _ in self.log.news():
-                is_restarted |= isinstance(event, TrialRestarted) and event.trial == mark.trial
-                if isinstance(event, EpochDone) and is_restarted and (kind == "coordinator" or _is_of(event, mark)):
+                is_of_it = getattr(event, "trial", None) == mark.trial
+                is_restarted |= isinstance(event, TrialRestarted) and is_of_it
+                if isinstance(event, EpochDone) and is_restarted and (is_coordinator or is_of_it):
                     return True
-                if isinstance(event, JobDone | JobFailed) and _is_of(event, mark):  # it had just done its work
+                if isinstance(event, JobDone | JobFailed) and is_of_it:  # it had just done its work
                     return True
             return False
 
-        if kind == "node":
-            time.sleep(self.rng.uniform(0, 1))
-            self.nodes.add()
         if self.wait_for(recovered) is not None or self.driver.process.returncode == 0:
             fault.recovered_s = time.monotonic() - start_s
         if kind == "hung node":
+            node = next(node for node in self.nodes.pids if mark.is_on(node))
             self.nodes.kill(node)
             self.nodes.add()
         return fault
+
+    def _strike(self, kind: str, mark: Mark) -> None:
+        if kind == "coordinator":
+            self.driver.kill()
+            time.sleep(self.rng.uniform(0, 0.5))
+            self.driver.start()
+        elif kind in ("node", "hung node"):
+            node = next(node for node in self.nodes.pids if mark.is_on(node))
+            if kind == "hung node":
+                self.nodes.stop(node)
+            else:
+                self.nodes.kill(node)
+                time.sleep(self.rng.uniform(0, 1))
+                self.nodes.add()
+        elif kind == "actor":
+            kill_all(mark.pids[1:2])
+        else:
+            self._hit.add(mark.trial)
+            kill_all([mark.pid], signal.SIGKILL if kind == "worker" else signal.SIGSTOP)
 
     def check(
         self, undisturbed: dict[str, Any], *, is_exact: bool, num_in_flight: int | None = None
@@ -211,10 +214,6 @@ class Search:
         return found, again
 
 
-def _is_of(event: Event, mark: Mark) -> bool:
-    return getattr(event, "trial", None) == mark.trial
-
-
 def _is_alive(mark: Mark) -> bool:
     return Path(f"/proc/{mark.pid}").exists()
 
@@ -230,7 +229,7 @@ def faults_in_searches(nodes: Nodes, folder: Path, num_faults: int, seed: int) -
     num_again = num_searches = 0
     while plan:
         scheduler = ("asha", "asha", "fifo")[num_searches % 3]
-        options = {"scheduler": scheduler, "seed": seed + num_searches, "num_epochs": NUM_EPOCHS,
+        options: dict[str, Any] = {"scheduler": scheduler, "seed": seed + num_searches, "num_epochs": NUM_EPOCHS,
                    "num_trials": NUM_TRIALS if scheduler == "asha" else NUM_TRIALS // 3}  # fmt: skip
         undisturbed = search(str(folder / f"undisturbed-{num_searches}"), **options)
         run = Search(nodes, folder / f"search-{num_searches}", rng, epoch_s=EPOCH_S, **options)
@@ -242,20 +241,21 @@ def faults_in_searches(nodes: Nodes, folder: Path, num_faults: int, seed: int) -
             if fit is None or fault is None:
                 break
             plan.remove(fit)
-            print(f"{fault.kind:12} {fault.phase:14} trial {fault.trial:3} {fault.recovered_s or -1:6.1f} s", flush=True)
+            print(f"{fault.kind:12} {fault.phase:14} {fault.recovered_s or -1:6.1f} s", flush=True)
             if fault.recovered_s is None:
                 break
         violated, again = run.check(undisturbed, is_exact=scheduler == "fifo")
         found += [f"search {num_searches - 1} ({run.folder}): {each}" for each in violated]
         faults += run.faults
         num_again += again
-    return {"searches": num_searches, "faults": [asdict(fault) for fault in faults], "again": num_again, "violations": found}
+    figures = [asdict(fault) for fault in faults]
+    return {"searches": num_searches, "faults": figures, "again": num_again, "violations": found}
 
 
 def replacements(nodes: Nodes, folder: Path, num_replacements: int, seed: int) -> dict[str, Any]:
     """Replace one of two nodes every few seconds, whatever its workers do, until the search ends."""
     rng = random.Random(seed)
-    options = {"scheduler": "asha", "seed": seed, "num_trials": 4 * NUM_TRIALS, "num_epochs": NUM_EPOCHS}
+    options: dict[str, Any] = {"seed": seed, "num_trials": 4 * NUM_TRIALS, "num_epochs": NUM_EPOCHS}
     undisturbed = search(str(folder / "undisturbed-replacements"), **options)
     run = Search(nodes, folder / "replacements", rng, epoch_s=EPOCH_S, **options)
     run.wait_for(run.news)
@@ -273,9 +273,9 @@ def replacements(nodes: Nodes, folder: Path, num_replacements: int, seed: int) -
 
 def late_joiner(nodes: Nodes, folder: Path, seed: int) -> dict[str, Any]:
     """Let a node join a search that one node began; return the seconds until it trains."""
-    run = Search(
-        nodes, folder / "late", random.Random(seed), epoch_s=1.0, scheduler="fifo", num_trials=12, num_epochs=3, seed=seed
-    )  # epochs are long, so that a node that had to wait for the end of a job would be seen
+    options: dict[str, Any] = {"scheduler": "fifo", "num_trials": 12, "num_epochs": 3, "seed": seed}
+    # Epochs are long, so that a node that had to wait for the end of a job would be seen.
+    run = Search(nodes, folder / "late", random.Random(seed), epoch_s=1.0, **options)
     run.wait_for(run.news)
     time.sleep(2)
     start_s = time.monotonic()
@@ -283,7 +283,7 @@ def late_joiner(nodes: Nodes, folder: Path, seed: int) -> dict[str, Any]:
     joined_s = time.monotonic()
     run.wait_for(lambda: [mark for mark in run.news() if mark.is_on(joined)])
     trains_s = time.monotonic()
-    undisturbed = search(str(folder / "undisturbed-late"), scheduler="fifo", num_trials=12, num_epochs=3, seed=seed)
+    undisturbed = search(str(folder / "undisturbed-late"), **options)
     violated, _ = run.check(undisturbed, is_exact=True)
     return {"start_s": joined_s - start_s, "until_it_trains_s": trains_s - joined_s, "violations": violated}
 
@@ -292,13 +292,13 @@ def faults_in_fits(nodes: Nodes, folder: Path, num_faults: int, seed: int) -> di
     """Let faults hit a fit of real networks; return the violations beside a fit in worker processes."""
     rng = random.Random(seed)
     photos = str(make_photos(folder / "photos", 120, size=(64, 48)))
-    options = {"photos": photos, "num_epochs": 12, "seed": seed}
+    options: dict[str, Any] = {"photos": photos, "num_epochs": 12, "seed": seed}
     undisturbed = in_own_process(fit, environment(), folder=str(folder / "fit"), executor="process", **options)
     place = folder / "fit on nodes"
     place.mkdir()
     log = EventLog(place / "run" / "events.jsonl")
     driver = Driver(fit, place, folder=str(place / "run"), executor="ray", address=nodes.address, **options)
-    happened = []
+    happened: list[str] = []
     while len(happened) < num_faults and driver.is_running:
         if not any(isinstance(event, EpochDone) for event, _ in log.news()):
             time.sleep(0.1)

@@ -26,7 +26,6 @@ from typing import Any
 from benchmarks.cluster_faults import NUM_CPUS, Search
 from benchmarks.cluster_nodes import OBJECT_STORE_BYTES, descendants, environment, kill_all, search
 from benchmarks.measuring import ROOT, arguments_of, table, work_folder, write_json
-
 from saccade.events import TrialRestarted
 from saccade.study.event_log import EventLog
 
@@ -86,7 +85,8 @@ class LinkedNodes:
         mounts = [f"mount -t tmpfs none {folder}" for folder in (self._temporary, self._private)]
         ray = [*RAY, f"--address={self.address}", f"--node-ip-address={NETWORK}.{number}", f"--num-cpus={NUM_CPUS}"]
         command = "\n".join([*mounts, f'exec "$@" --object-store-memory={OBJECT_STORE_BYTES}'])
-        pid = self._start(["ip", "netns", "exec", f"node{number}", "unshare", "-m", "sh", "-ec", command, "sh", *ray], number)
+        inside = ["ip", "netns", "exec", f"node{number}", "unshare", "-m", "sh", "-ec", command, "sh"]
+        pid = self._start([*inside, *ray], number)
         self.pids.append(pid)
         self._numbers[pid] = number
 
@@ -131,7 +131,7 @@ def one_cut(nodes: LinkedNodes, folder: Path, cut_s: float, seed: int) -> dict[s
     """Cut the link of a node while a search runs; return what came of it."""
     rng = random.Random(seed)
     num_trials = 20 + int(cut_s * NUM_CPUS / EPOCH_S / 9 * 2)  # some are left after the cut
-    options = {"scheduler": "fifo", "seed": seed, "num_trials": num_trials}
+    options: dict[str, Any] = {"scheduler": "fifo", "seed": seed, "num_trials": num_trials}
     undisturbed = search(str(folder / f"undisturbed-{cut_s:g}"), **options)
     run = Search(nodes, folder / f"cut-{cut_s:g}", rng, epoch_s=EPOCH_S, marks_folder=Path("/run"), **options)  # type: ignore[arg-type]
     seen: set[int] = set()
@@ -146,8 +146,8 @@ def one_cut(nodes: LinkedNodes, folder: Path, cut_s: float, seed: int) -> dict[s
     run.news()
     nodes.cut(node)
     start_s = time.monotonic()
-    others_s: float | None = None
-    num_reports = len(list(run.log.news())) and 0
+    list(run.log.news())
+    num_reports = 0
     retried_s: float | None = None
     is_replaced = False
     while (cut_for_s := time.monotonic() - start_s) < cut_s:

@@ -1,4 +1,4 @@
-"""Shared code of the parts of `benchmarks.cluster`: nodes of Ray on this machine, and searches in processes of their own.
+"""Shared code of the parts of `benchmarks.cluster`: nodes of Ray on this machine, and searches that can be killed.
 
 A search runs in a process that can be killed, on nodes that can be killed. Its function writes a line when it begins a
 phase (`Marks`), so that a fault can hit that phase; the event log tells what became of the search.
@@ -21,9 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring import ROOT
-
 import saccade
+from benchmarks.measuring import ROOT
 from saccade.events import Decision, EpochDone, Event, TrialRestarted
 from saccade.scheduler import make_scheduler
 from saccade.study.event_log import EventLog
@@ -79,7 +78,7 @@ def train(
 
 
 def _next(state: int, x: float, epoch: int) -> tuple[int, float]:
-    """Return state and score after an epoch. Trials have the same order in each epoch, so the best is always promoted."""
+    """Return state and score after an epoch. Trials keep their order from epoch to epoch: the best is promoted."""
     return (state * 31 + epoch + int(x * 1e6)) % 1_000_003, 1 - (x - 0.7) ** 2 - 0.5 * 0.8**epoch
 
 
@@ -312,8 +311,9 @@ def violations(folder: Path, result: Mapping[str, Any], undisturbed: Mapping[str
     """Return what is wrong with a search after faults; nothing if the faults have cost no more than time.
 
     The event log is to have each epoch once, in order (`log_violations`), with the numbers of an undisturbed search; it
-    is to restore the state that the search had at its end; and the answer is the same. With `is_exact` all trials have to be as those of the undisturbed search, and
-    not only the answer: of a scheduler whose decisions do not depend on the order of events.
+    is to restore the state that the search had at its end; and the answer is to be the same. With `is_exact` all trials
+    have to be as those of the undisturbed search, not only the answer: for a scheduler whose decisions do not depend on
+    the order of events.
     """
     found = log_violations(folder / "events.jsonl")
     restored = saccade.TuneResult.load(folder).trials
@@ -338,7 +338,7 @@ def violations(folder: Path, result: Mapping[str, Any], undisturbed: Mapping[str
 
 
 def log_violations(path: Path) -> list[str]:
-    """Return what is wrong with an event log: each epoch is there once, in order; restarts lose none with a checkpoint."""
+    """Return what is wrong with an event log: an epoch is there twice, or a restart loses one with a checkpoint."""
     found = []
     last: dict[int, int] = {}
     saved: dict[int, int] = {}  # the last epoch with a checkpoint

@@ -122,7 +122,7 @@ def tune_by_ray(work: str, num_jobs: int, num_workers: int, address: str) -> dic
         halving(config, lambda epoch, score: tune.report({"epoch": epoch, "score": score}))
 
     class First(tune.Callback):
-        def on_trial_result(self, *arguments: Any, **named: Any) -> None:
+        def on_trial_result(self, *arguments: Any, **named: Any) -> None:  # noqa: ARG002
             first_s.append(time.perf_counter())
 
     first_s: list[float] = []

@@ -9,7 +9,7 @@ import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,7 +26,7 @@ from saccade.study.event_log import EventLog
 if TYPE_CHECKING:
     from benchmarks.cluster_nodes import Nodes
 
-OPTIONS = {"scheduler": "asha", "num_trials": 24, "num_epochs": 9, "seed": 3}
+OPTIONS: dict[str, Any] = {"scheduler": "asha", "num_trials": 24, "num_epochs": 9, "seed": 3}
 FAULTS = [("worker", "checkpointing"), ("node", "training"), ("actor", "training"), ("coordinator", "promotion")]
 
 
