@@ -97,7 +97,6 @@ class Search:
             **options,
         )
         self.faults: list[Fault] = []
-        self._hit: set[int] = set()  # trials that have lost a worker: for the second loss they would be blamed
         self.all_marks: list[Mark] = []
 
     def news(self) -> list[Mark]:
@@ -127,12 +126,7 @@ class Search:
             return None if paused is None else Mark(time.time(), (), paused[-1].trial, paused[-1].epoch, phase)
 
         def found() -> list[Mark]:
-            is_spared = kind in ("worker", "stopped worker")
-            return [
-                mark
-                for mark in self.news()
-                if mark.phase == phase and not (is_spared and mark.trial in self._hit) and _is_alive(mark)
-            ]
+            return [mark for mark in self.news() if mark.phase == phase and _is_alive(mark)]
 
         marks = self.wait_for(found)
         return None if marks is None else marks[-1]
@@ -185,7 +179,6 @@ class Search:
         elif kind == "actor":
             kill_all(mark.pids[1:2])
         else:
-            self._hit.add(mark.trial)
             kill_all([mark.pid], signal.SIGKILL if kind == "worker" else signal.SIGSTOP)
 
     def check(
