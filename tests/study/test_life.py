@@ -77,7 +77,6 @@ def report(epoch=1, checkpoint="saved", **others):
 
 
 LOST = JobFailed(0, "gone", is_worker_lost=True)
-NODE_LOST = JobFailed(0, "gone", is_worker_lost=True, is_node_lost=True)
 ERROR = JobFailed(0, "ValueError: wrong", "the traceback")
 PAUSED = JobDone(0, "paused", "as decided")
 STOPPED = JobDone(0, "stopped", "no improvement")
@@ -113,8 +112,6 @@ CASES = {
     "an error after the last epoch": ([[report(is_last=True), ERROR]], {}, "failed", "ValueError: wrong", 1),
     "lost": ([[report(), LOST], [report(2), JobDone(0)]], {}, "completed", "", 2),
     "lost twice": ([[report(), LOST], [LOST]], {}, "failed", "gone", 2),
-    "lost in each epoch": ([[report(), LOST], [report(2), LOST], [report(3), JobDone(0)]], {}, "completed", "", 3),
-    "lost twice with its node": ([[report(), NODE_LOST], [NODE_LOST], [report(2), JobDone(0)]], {}, "completed", "", 3),
     "lost after the last epoch": ([[report(is_last=True), LOST]], {}, "completed", "", 1),
     "lost after the decision to stop": ([[report(), LOST]], {"decision": STOP}, "stopped", "", 1),
     "lost after the decision to pause": ([[report(), LOST]], {"decision": PAUSE}, "paused", "", 1),

@@ -102,6 +102,7 @@ class RayExecutor(Executor):
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
         self._ticked_s = self._grow_at_s = -math.inf
+        self._failing_since_s = math.inf  # since when no worker has started, and some have died while they started
         self._connect()
         self._grow()
 
@@ -320,6 +321,7 @@ class RayExecutor(Executor):
         hosts = Counter(node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"])
         worker.node = hello.host if hosts[hello.host] <= 1 else f"{hello.host}-{hello.node_id[:4]}"
         self._workers.append(worker)
+        self._failing_since_s = math.inf
         self._events.append(WorkerJoined(len(self._workers), worker.node, hello.speed))
 
     def _lose(self, worker: _Worker, error: Exception | None) -> None:
@@ -327,7 +329,11 @@ class RayExecutor(Executor):
         self._kill(worker)
         if worker in self._starting:
             self._starting.remove(worker)
-            self._cannot_start(_why_not_started(error))
+            self._failing_since_s = min(self._failing_since_s, time.monotonic())
+            # A node or a process may also die while a worker starts, which does not concern the next one.
+            is_lasting = getattr(error, "actor_init_failed", True)
+            if is_lasting or time.monotonic() - self._failing_since_s >= NO_PLACE_S:
+                self._cannot_start(_why_not_started(error))
             return
         self._workers.remove(worker)
         job = worker.job

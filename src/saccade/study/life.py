@@ -20,6 +20,7 @@ from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import TrialFiles
 
 NUM_FAILURES = 10  # a search ends if this many trials have failed for the same reason, and none has not failed
+NUM_RETRIES = 1  # how often a trial is retried that has lost its worker
 TIME_LIMIT = "time limit"  # the reason a trainable gives when the time of its job is up
 
 TRIAL_TIME_LIMIT = "trial time limit"
@@ -42,7 +43,6 @@ class Cause(Enum):
     TIME_LIMIT = "the time of the job is up"
     FAILED = "the trainable has raised an error"
     WORKER_LOST = "the worker has crashed, or was killed"
-    NODE_LOST = "the machine of the worker, or the connection to it, was lost"
     PROCESS_KILLED = "the process of the study was killed, and another one resumes the run"
     NO_TIME_TO_RETRY = "a retry was due, and there is no time for it"
     NO_TIME_TO_RESUME = "an open job of an earlier process was due, and there is no time for it"
@@ -58,7 +58,7 @@ class Fact(Enum):
     CHECKPOINT = "the last report has a checkpoint"
     OWN_LIMIT = "the trial's own time limit comes before the deadline of the search"
     OWN_TIME_SPENT = "the trial's own time limit leaves no time for another epoch"
-    RETRIED = "the trial has lost its worker before, and has reported no new epoch since"
+    RETRIED = "the trial has had all of its retries"
     UNTRIED_CHECKPOINT = "the job continued from a checkpoint of an earlier process, and has not reported"
 
 
@@ -90,15 +90,13 @@ def _row(causes: str, facts: str, status: Status, action: Action = Action.END, r
 
 
 # fmt: off
-LOST = "WORKER_LOST NODE_LOST PROCESS_KILLED"  # the causes after which a trial is retried
-
 ENDS: tuple[End, ...] = (
     _row("COMPLETED PAUSED STOPPED TIME_LIMIT", "NO_REPORT", Status.FAILED, reason=NO_REPORT),
-    _row(f"COMPLETED PAUSED STOPPED TIME_LIMIT {LOST}", "LAST_EPOCH", Status.COMPLETED, reason=""),
+    _row("COMPLETED PAUSED STOPPED TIME_LIMIT WORKER_LOST PROCESS_KILLED", "LAST_EPOCH", Status.COMPLETED, reason=""),
     # The worker's last report was answered, so its work was done although it did not return.
-    _row(LOST, "STOP_DUE", Status.STOPPED, reason=""),
-    _row(f"COMPLETED {LOST}", "PAUSE_DUE OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
-    _row(f"COMPLETED {LOST}", "PAUSE_DUE", Status.PAUSED, reason=""),
+    _row("WORKER_LOST PROCESS_KILLED", "STOP_DUE", Status.STOPPED, reason=""),
+    _row("COMPLETED WORKER_LOST PROCESS_KILLED", "PAUSE_DUE OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row("COMPLETED WORKER_LOST PROCESS_KILLED", "PAUSE_DUE", Status.PAUSED, reason=""),
     # The trainable has found an end before that of the configuration.
     _row("COMPLETED", "", Status.COMPLETED),
     _row("PAUSED", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
@@ -112,9 +110,9 @@ ENDS: tuple[End, ...] = (
     # The checkpoint may be damaged.
     _row("FAILED", "UNTRIED_CHECKPOINT", Status.PAUSED, Action.RESTART),
     _row("FAILED", "", Status.FAILED),
-    # The trial may be the cause, so it is not retried for ever; it is never the cause of a lost node.
+    # The trial may be the cause, so it is not retried for ever.
     _row("WORKER_LOST", "RETRIED", Status.FAILED),
-    _row(LOST, "", Status.PAUSED, Action.RETRY),
+    _row("WORKER_LOST PROCESS_KILLED", "", Status.PAUSED, Action.RETRY),
     _row("NO_TIME_TO_RETRY", "NO_REPORT", Status.FAILED),
     _row("NO_TIME_TO_RESUME", "NO_REPORT", Status.PAUSED, Action.WAIT),
     _row("NO_TIME_TO_RETRY NO_TIME_TO_RESUME", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
@@ -132,8 +130,7 @@ def find_end(cause: Cause, facts: Collection[Fact]) -> End:
 def cause_of(event: JobDone | JobFailed) -> Cause:
     """Return why a job has ended, by what its worker has sent."""
     if isinstance(event, JobFailed):
-        lost = Cause.NODE_LOST if event.is_node_lost else Cause.WORKER_LOST
-        return lost if event.is_worker_lost else Cause.FAILED
+        return Cause.WORKER_LOST if event.is_worker_lost else Cause.FAILED
     if event.status == "stopped" and event.reason == TIME_LIMIT:
         return Cause.TIME_LIMIT
     return Cause[event.status.upper()]
@@ -194,8 +191,6 @@ class StudyRecord:
             case TrialRestarted():
                 trial = self.trials[event.trial]
                 trial.drop_after(event.after_epoch)
-                if event.num_retries > trial.num_retries:
-                    trial.retried_after = trial.furthest_epoch
                 trial.status, trial.num_retries = Status.PAUSED, event.num_retries
                 self.jobs[event.trial].last = None
             case JobDone():
@@ -240,7 +235,7 @@ class StudyRecord:
             Fact.PAUSE_DUE: decision is Decision.PAUSE or (is_job_done and decision is not Decision.STOP),
             Fact.CHECKPOINT: bool(trial.reports) and trial.reports[-1].checkpoint is not None,
             Fact.OWN_LIMIT: job.has_own_limit,
-            Fact.RETRIED: trial.num_retries > 0 and trial.furthest_epoch <= trial.retried_after,
+            Fact.RETRIED: trial.num_retries >= NUM_RETRIES,
         }
         return {fact for fact, holds in known.items() if holds}
 

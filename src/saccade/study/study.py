@@ -225,8 +225,8 @@ class Study:
             if not self.has_time_for(trial):
                 self._drop_retry(retry)
                 continue
-            is_counted = retry.failure is not None and cause_of(retry.failure) is Cause.WORKER_LOST
-            num_retries = trial.num_retries + 1 if is_counted else trial.num_retries
+            is_lost = retry.failure is not None and retry.failure.is_worker_lost
+            num_retries = trial.num_retries + 1 if is_lost else trial.num_retries
             self._happened(TrialRestarted(trial.number, -1 if after is None else after.epoch, num_retries))
             checkpoint = None if after is None else after.checkpoint
             return Job(trial.number, trial.config, retry.until_epoch, checkpoint)

@@ -70,8 +70,6 @@ class Trial:
     """Why the last job ended early; "" if it did not."""
     num_retries: int = 0
     """How often the trial was retried after the loss of its worker."""
-    retried_after: int = -1
-    """The furthest epoch that it had reported when it was last retried so."""
     _totals: _Totals = field(default_factory=lambda: _Totals(), init=False, repr=False, compare=False)
 
     @property
@@ -83,11 +81,6 @@ class Trial:
     def num_epochs(self) -> int:
         """Epochs trained so far."""
         return self.reports[-1].epoch if self.reports else 0
-
-    @property
-    def furthest_epoch(self) -> int:
-        """The last epoch that was ever reported, whether or not its report was dropped; -1 before the first."""
-        return self._updated_totals().last_epoch
 
     @property
     def seconds(self) -> float:
