@@ -41,6 +41,7 @@ from benchmarks.cluster_nodes import (
     ancestors,
     descendants,
     environment,
+    is_alive,
     kill_all,
     local_nodes,
     log_violations,
@@ -126,7 +127,7 @@ class Search:
             return None if paused is None else Mark(time.time(), (), paused[-1].trial, paused[-1].epoch, phase)
 
         def found() -> list[Mark]:
-            return [mark for mark in self.news() if mark.phase == phase and _is_alive(mark)]
+            return [mark for mark in self.news() if mark.phase == phase and is_alive(mark.pid)]
 
         marks = self.wait_for(found)
         return None if marks is None else marks[-1]
@@ -199,16 +200,12 @@ class Search:
         found += [f"{each.kind} in {each.phase}: not recovered" for each in self.faults if each.recovered_s is None]
         pids = {mark.pid for mark in self.all_marks}
         end_s = time.monotonic() + 20
-        while alive := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        while alive := [pid for pid in pids if is_alive(pid)]:
             if time.monotonic() > end_s:
                 found.append(f"{len(alive)} workers live on 20 s after the search")
                 break
             time.sleep(0.05)
         return found, again
-
-
-def _is_alive(mark: Mark) -> bool:
-    return Path(f"/proc/{mark.pid}").exists()
 
 
 def faults_in_searches(nodes: Nodes, folder: Path, num_faults: int, seed: int) -> dict[str, Any]:
@@ -238,7 +235,10 @@ def faults_in_searches(nodes: Nodes, folder: Path, num_faults: int, seed: int) -
             if fault.recovered_s is None:
                 break
         violated, again = run.check(undisturbed, is_exact=scheduler == "fifo")
-        found += [f"search {num_searches - 1} ({run.folder}): {each}" for each in violated]
+        found += [f"search {num_searches - 1}: {each}" for each in violated]
+        print(
+            "\n".join([f"search {num_searches - 1} ({scheduler}): {len(violated)} violations", *violated]), flush=True
+        )
         faults += run.faults
         num_again += again
     figures = [asdict(fault) for fault in faults]

@@ -53,7 +53,7 @@ def fit(
     space = {"model": network, "pretrained": weights is not None, "img_size": 32, "batch_size": 8,
              "epochs": num_epochs, "lr": saccade.Categorical(*LRS)}  # fmt: skip
     start_s = time.perf_counter()
-    predictor = ImagePredictor(path=path, verbosity=0).fit(
+    predictor = ImagePredictor(path=path, eval_metric="neg_log_loss", verbosity=0).fit(  # finer than accuracy
         photos_of(photos),
         time_limit=None,
         hyperparameters=space,
@@ -65,7 +65,6 @@ def fit(
         nthreads_per_trial=1,
         random_state=seed,
         resume=(path / EVENTS).exists(),
-        eval_metric="neg_log_loss",  # finer than an accuracy
         report=False,
         **({"address": address} if executor == "ray" else {}),
     )
