@@ -276,7 +276,7 @@ class WorkerJoined(Event):
     node: str = ""
     """Name of the cluster's node that it is on; "" on this machine."""
     speed: float | None = None
-    """Speed of the node relative to other nodes of the cluster; None if it was not measured."""
+    """Speed of the node, relative to any machine that is the same for all nodes; None if it was not measured."""
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ class RayExecutor(Executor):
         GPUs of a worker; fractions share one. None is 1 if the cluster has GPUs.
     num_trials : int or None
         Upper bound of the number of trials, and so of workers.
+    measure_speed : str or None
+        A function ``"module:function"`` without arguments. Workers call it at their start, and announce the result as
+        the speed of their node; jobs go to the fastest free worker.
 
     Raises
     ------
@@ -88,9 +91,11 @@ class RayExecutor(Executor):
         num_cpus: float | None = None,
         num_gpus: float | None = None,
         num_trials: int | None = None,
+        measure_speed: str | None = None,
     ) -> None:
         self.trainable = trainable
-        self._preload, self._address = tuple(preload), address
+        self._preload, self._address = (*preload, *([measure_speed] if measure_speed else ())), address
+        self.measures_speed = measure_speed is not None
         self._max_workers: float = math.inf if max_workers is None else whole_number("max_workers", max_workers)
         self._max_workers = min(self._max_workers, num_trials or math.inf)
         self._num_cpus, self._num_gpus = num_cpus, num_gpus
@@ -135,8 +140,9 @@ class RayExecutor(Executor):
 
     def submit(self, job: Job) -> None:
         """Send the job to a free worker. A job that cannot be pickled fails."""
-        worker = next((worker for worker in self._workers if worker.job is None), None)
-        assert worker is not None, "every worker has a job; see num_free"
+        free = [worker for worker in self._workers if worker.job is None]
+        assert free, "every worker has a job; see num_free"
+        worker = max(free, key=lambda each: each.speed or 0.0)
         assert self.trainable is not None, "set the executor's trainable before the first job"
         worker.job, worker.number = job, worker.number + 1
         with self._closing_on_error():
@@ -320,6 +326,7 @@ class RayExecutor(Executor):
             return
         hosts = Counter(node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"])
         worker.node = hello.host if hosts[hello.host] <= 1 else f"{hello.host}-{hello.node_id[:4]}"
+        worker.speed = hello.speed
         self._workers.append(worker)
         self._failing_since_s = math.inf
         self._events.append(WorkerJoined(len(self._workers), worker.node, hello.speed))
@@ -373,6 +380,7 @@ class _Worker:
     hello: Any  # reference to its `Hello`
     since_s: float  # when it was requested, on the monotonic clock
     node: str = ""
+    speed: float | None = None
     job: Job | None = None
     number: int = 0  # jobs so far
     trainable: Trainable | None = None  # that was sent last

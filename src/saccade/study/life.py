@@ -15,7 +15,17 @@ from enum import Enum
 
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated, TrialRestarted
+from saccade.events import (
+    Decision,
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    TrialCreated,
+    TrialRestarted,
+    WorkerJoined,
+)
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import TrialFiles
 
@@ -161,6 +171,8 @@ class StudyRecord:
         # A heap: the best score first, the earliest trial among equals. Outdated entries are dropped when met.
         self._scores: list[tuple[float, int]] = []
         self._failed: set[int] = set()
+        self.costs: dict[int, float] = {}  # seconds of training on the reference node, by trial
+        self._speeds: dict[str, float] = {}  # of nodes, where they are known
         self._reasons: set[str] = set()
 
     @classmethod
@@ -181,8 +193,13 @@ class StudyRecord:
                 self.trials[event.trial].status = Status.RUNNING
                 self.jobs.pop(event.trial, None)  # to keep the order of the starts
                 self.jobs[event.trial] = OpenJob(event.until_epoch)
+            case WorkerJoined():
+                if event.speed is not None:
+                    self._speeds[event.node] = event.speed
             case EpochDone():
                 self.jobs[event.trial].last = event
+                seconds = event.seconds * self.relative_speed(event.node)
+                self.costs[event.trial] = self.costs.get(event.trial, 0.0) + seconds
                 trial = self.trials[event.trial]
                 is_new = trial.add(event)
                 if trial.best_report is trial.reports[-1]:
@@ -204,6 +221,16 @@ class StudyRecord:
                 self._failed.add(event.trial)
                 self._reasons.add(event.reason)
         return True
+
+    @property
+    def reference_speed(self) -> float | None:
+        """The speed of the reference node, the first one whose speed is known; None without one."""
+        return next(iter(self._speeds.values()), None)
+
+    def relative_speed(self, node: str) -> float:
+        """Return the speed of a node relative to the reference node, 1 if it is not known."""
+        reference = self.reference_speed
+        return 1.0 if reference is None else self._speeds.get(node, reference) / reference
 
     @property
     def best_trial(self) -> Trial | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,6 @@ from saccade.events import (
     Warned,
     WorkerJoined,
 )
-from saccade.space import canonical_key
 from saccade.space.base import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import (
@@ -101,11 +100,8 @@ class Study:
         self._good_enough: set[int] = set()  # trials that have reached max_score
         self._retries: deque[Retry] = deque()  # before the scheduler's jobs
         self._has_started = False
-        self._earlier_configs: set[Hashable] = set()
         self._unreported: set[int] = set()  # trials of earlier processes that have not reported in this one
         for event in log or ():
-            if isinstance(event, TrialCreated):
-                self._earlier_configs.add(canonical_key(event.config))
             self._apply(event)
         self._has_earlier_trials = bool(self.trials)
 
@@ -123,6 +119,11 @@ class Study:
     def num_workers(self) -> int:
         """Number of trials that are trained at once."""
         return self.executor.num_workers
+
+    @property
+    def reference_speed(self) -> float | None:
+        """Speed of the node in whose seconds the costs of trials are counted; None if no speed was measured."""
+        return self._record.reference_speed
 
     @property
     def best_trial(self) -> Trial | None:
@@ -176,10 +177,6 @@ class Study:
         try:
             self.searcher.seconds_left = self.seconds_left
             config = self.searcher.suggest()
-            # A searcher has observed the trials with reports. Trials of earlier processes without one are skipped here.
-            while self._earlier_configs and canonical_key(config) in self._earlier_configs:
-                self._earlier_configs.remove(canonical_key(config))
-                config = self.searcher.suggest()
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
@@ -337,6 +334,8 @@ class Study:
         """Apply an event, as it happens or as it is read from the log, and pass it to searcher and scheduler."""
         is_new = self._record.apply(event)
         match event:
+            case TrialCreated() | JobStarted():
+                self.searcher.on_begin(self.trials[event.trial].config)
             case EpochDone():
                 trial = self.trials[event.trial]
                 self.budget.learn(trial)
@@ -344,7 +343,7 @@ class Study:
                     self._good_enough.add(trial.number)
                 if is_new:
                     score = event.metrics.get(CV_SCORE, event.score)
-                    self.searcher.observe(trial.config, event.epoch, score, trial.seconds)
+                    self.searcher.observe(trial.config, event.epoch, score, self._record.costs[event.trial])
                     return self.scheduler.on_report(event)
             case TrialRestarted():
                 self._good_enough.discard(event.trial)
