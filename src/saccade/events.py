@@ -234,7 +234,9 @@ class TrialRestarted(Event):
     trial: int
     after_epoch: int
     num_retries: int = 0
-    """How often the trial has lost its worker by now."""
+    """How often the trial has lost its worker since it has reported a new epoch."""
+    num_lost_nodes: int = 0
+    """How often it has lost the node of its worker since then."""
 
 
 @dataclass(frozen=True)

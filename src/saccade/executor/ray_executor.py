@@ -212,7 +212,7 @@ class RayExecutor(Executor):
                       for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]  # fmt: skip
             self._num_cpus = max(1, int(min(shares, default=1) * self._num_gpus)) if self._num_gpus else 1
         self._needs = {name: num for name, num in (("CPU", self._num_cpus), ("GPU", self._num_gpus)) if num}
-        self._no_place_since_s = math.inf
+        self._no_place_since_s, self._has_warned = math.inf, False
         self._actor_class = _actor_class(ray)
         self._grow_at_s = -math.inf
 
@@ -289,30 +289,41 @@ class RayExecutor(Executor):
     def _grow(self) -> None:
         """Request workers: as many as there is room for, and one more while all are busy."""
         ray, now_s = self._ray, time.monotonic()
+        if any(worker.job is None for worker in self._workers):
+            return
         num_starting = sum(now_s - worker.since_s < START_S for worker in self._starting)
         available = ray.available_resources()
         room = min((int(available.get(name, 0) // num + 1e-9) for name, num in self._needs.items()), default=1)
-        is_busy = not any(worker.job is None for worker in self._workers)
-        wanted: float = max(room, 1 if is_busy and not self._starting else 0)
+        wanted: float = max(room, 0 if self._starting else 1)
         wanted = min(wanted, self._max_workers - len(self._workers))
         for _ in range(int(wanted) - num_starting):
             options: dict[str, Any] = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "max_restarts": 0}
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))
             actor = self._actor_class.options(**options).remote(self._preload, slot, self._folder)
             self._starting.append(_Worker(actor, actor.hello.remote(), now_s))
-        if self._workers or any(self._has_place(node["Resources"]) for node in ray.nodes() if node["Alive"]):
-            self._no_place_since_s = math.inf
-            return
-        asked, has = _resources_text(self._needs), _resources_text(ray.cluster_resources())
-        text = f"No node of the Ray cluster has {asked} for a worker; all nodes together have {has}"
-        if math.isinf(self._no_place_since_s):
-            self._no_place_since_s = now_s
-            self._events.append(Warned(f"{text}. Waiting for a node that an autoscaler may add"))
-        elif now_s - self._no_place_since_s >= NO_PLACE_S:
-            raise ClusterError(f"{text}. Request less (nthreads_per_trial, ngpus_per_trial), or add nodes.")
+        if not self._workers:
+            self._explain_waiting(now_s)
 
-    def _has_place(self, resources: Mapping[str, float]) -> bool:
-        return all(resources.get(name, 0) >= num for name, num in self._needs.items())
+    def _explain_waiting(self, now_s: float) -> None:
+        """Warn, once, why there is no worker; raise a ClusterError if no node can hold one for long."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        asked, has = _resources_text(self._needs), _resources_text(self._ray.cluster_resources())
+        text = ""
+        if not any(all(node.get(name, 0) >= num for name, num in self._needs.items()) for node in nodes):
+            text = f"No node of the Ray cluster has {asked} for a worker; all nodes together have {has}"
+            self._no_place_since_s = min(self._no_place_since_s, now_s)
+            if now_s - self._no_place_since_s >= NO_PLACE_S:
+                raise ClusterError(f"{text}. Request less (nthreads_per_trial, ngpus_per_trial), or add nodes.")
+            text += ". Waiting for a node that an autoscaler may add"
+        else:
+            self._no_place_since_s = math.inf
+            if now_s - self._starting[0].since_s >= START_S:
+                text = (
+                    f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
+                )
+        if text and not self._has_warned:
+            self._has_warned = True
+            self._events.append(Warned(text))
 
     def _join(self, worker: _Worker, hello: Any) -> None:
         self._starting.remove(worker)
@@ -334,7 +345,9 @@ class RayExecutor(Executor):
         self._kill(worker)
         if worker in self._starting:
             self._starting.remove(worker)
-            self._cannot_start(_why_not_started(error))
+            is_lost = isinstance(error, self._ray.exceptions.RayActorError) and "creation task" not in str(error)
+            if not is_lost:  # another one is requested by the next tick
+                self._cannot_start(_why_not_started(error))
             return
         self._workers.remove(worker)
         job = worker.job
@@ -407,6 +420,12 @@ def _connect(address: str | None) -> Any:
         raise ClusterError('executor="ray" requires Ray. Install it: pip install "saccade[ray]"') from None
     with _connecting:
         if ray.is_initialized():
+            used = ray.get_runtime_context().gcs_address
+            if address not in (None, "auto", "local") and not address.startswith("ray://") and not _same(address, used):
+                raise ClusterError(
+                    f"address was given {address!r}, but this process is connected to Ray at {used}. "
+                    "Call ray.shutdown() first, or leave address out."
+                )
             if _num_connected:
                 _num_connected += 1
             return ray
@@ -425,8 +444,10 @@ def _connect(address: str | None) -> Any:
                     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
-                place = "Ray could not be started" if given is None else f"Ray at {given} is not reached"
-                raise ClusterError(f"{place}: {_first_line(error)}") from None
+                if given is None:
+                    raise ClusterError(f"Ray could not be started: {_first_line(error)}") from None
+                advice = "If the cluster has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+                raise ClusterError(f"The Ray cluster at {given} refuses: {_first_line(error)}. {advice}") from None
         _num_connected = 1
         return ray
 
@@ -453,6 +474,14 @@ def _check_reachable(address: str) -> None:
             f"No Ray cluster answers at {address}: {error.strerror or error}. Check the address, and that the cluster "
             "runs: ray start --head"
         ) from None
+
+
+def _same(address: str, other: str) -> bool:
+    """Return whether two addresses have the same port of the same machine."""
+    (host, _, port), (other_host, _, other_port) = address.rpartition(":"), other.rpartition(":")
+    with contextlib.suppress(OSError):
+        host, other_host = socket.gethostbyname(host), socket.gethostbyname(other_host)
+    return port == other_port and (host == other_host or host.startswith("127."))
 
 
 def _actor_class(ray: Any) -> Any:

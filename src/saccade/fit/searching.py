@@ -135,9 +135,8 @@ def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -
             return executor  # it reports workers that died
     if executor.num_ready:
         return executor
-    notify(
-        Warned(f"No worker started in half of the time limit, so trials run in this process, not {executor.describe()}")
-    )
+    where = executor.describe()
+    notify(Warned(f"No worker started in half of the time limit, so trials run in this process, not {where}"))
     executor.close()
     notify(WorkerLost(0))
     return InlineExecutor(executor.trainable)
