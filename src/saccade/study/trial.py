@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from saccade.events import Decision as Decision
@@ -68,7 +69,9 @@ class Trial:
     note: str = ""
     """Why the last job ended early; "" if it did not."""
     num_retries: int = 0
-    """How often the trial was retried after the loss of its worker."""
+    """How often the trial was retried after the loss of its worker, since its last new epoch."""
+    num_lost_nodes: int = 0
+    """How often it was retried after the loss of its worker's node, since then."""
     _totals: _Totals = field(default_factory=lambda: _Totals(), init=False, repr=False, compare=False)
 
     @property
@@ -131,6 +134,9 @@ class _Totals:
 
 Reporter = Callable[[EpochDone], Decision]
 
+LocalFiles = Sequence["Path | tuple[Path, ...]"]
+"""Files on this machine's disk: a file, a folder with all of its files, or a tuple of many small files."""
+
 
 class Trainable(ABC):
     """Something that is trained epoch by epoch: networks, any function, a replay of recorded curves.
@@ -148,3 +154,16 @@ class Trainable(ABC):
         configuration. The return value is "" at the end of the job or of the configuration. A trial whose training
         raises an error fails.
         """
+
+    def portable(self, job: Job) -> tuple[Job, LocalFiles]:
+        """Return the job for a worker that may not see this machine's disk, and the local files that it reads.
+
+        Called once for each job, where the search runs, by executors whose workers are on other machines. A machine
+        that does not see these files gets a copy of each, once for all of its jobs. Wherever this trainable or the
+        returned job has the `pathlib.Path` of such a file, of its folder, or of something in that folder, the worker's
+        has the path of the copy; paths in strings stay as they are. The files must not change during the search.
+
+        By default, the job is returned as it is and no files are needed. The trial's own files (`Job.files`) are not
+        among them.
+        """
+        return job, ()

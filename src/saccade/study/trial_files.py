@@ -14,6 +14,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from saccade.errors import RemoteError
 from saccade.remote import UrlFile
@@ -78,8 +79,8 @@ class TrialFiles(ABC):
     Processes may be killed at any instant, so a file is deleted only when the event log has a later epoch.
     """
 
-    is_shared: bool = False
-    """Whether workers on other machines use the same files by their own copy of this object."""
+    is_shared: ClassVar[bool] = False
+    """Whether a copy of this object on any machine has the same files; else other machines ask the study's process."""
 
     @abstractmethod
     def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:
