@@ -149,7 +149,8 @@ class UrlFile:
 
             scheme = self.url.partition("://")[0].rpartition("::")[2].lower()
             try:
-                fs, path = url_to_fs(self.url)
+                # Listings change while runs work on them. Other file systems take no such option, and cache nothing.
+                fs, path = url_to_fs(self.url, **{"use_listings_cache": False} if scheme in _ATOMIC else {})
             except ImportError as error:
                 raise RemoteError(
                     f"{self.url} needs a package that is not installed ({_first_line(error)}). Install it: "
@@ -179,8 +180,6 @@ class UrlFile:
     def _do(self, method: str, *args: Any, **options: Any) -> Any:
         """Call a method of the file system with the path; retry temporary failures."""
         fs, path = self._opened()
-        if method in ("info", "ls", "find", "glob"):  # listings change while runs work on them
-            fs.invalidate_cache()
         for num_done in range(len(BACKOFF_S) + 1):
             with self._attempt(num_done):
                 return getattr(fs, method)(path, *args, **options)
