@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -204,11 +205,17 @@ def test_a_run_that_could_not_be_sent_is_kept_and_sent_later(memory, monkeypatch
 def test_a_bucket_that_disappears_ends_the_run(s3):
     import s3fs
 
+    def remove_bucket() -> None:
+        while True:
+            with contextlib.suppress(OSError):  # a file was sent meanwhile
+                s3fs.S3FileSystem().rm(s3, recursive=True)
+                return
+
     def run_until_the_bucket_is_removed() -> None:
         with working_folder(f"{s3}/run") as folder:
             fill(folder, run_json="{}")
             wait_until(lambda: "run.json" in UrlFile(f"{s3}/run").files())
-            s3fs.S3FileSystem().rm(s3, recursive=True)
+            remove_bucket()
             while True:
                 fill(folder, run_json=str(time.time()))
                 check_url(folder, JobDone(0, "completed"))
