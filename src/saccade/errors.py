@@ -20,6 +20,7 @@ SaccadeError
 ├── DivergedError                 a loss that is no longer finite (also RuntimeError)
 ├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
 ├── DiskFullError                 a full disk (also OSError)
+├── ClusterError                  a cluster that cannot be used (also RuntimeError)
 ├── WorkerDiedError               a worker process that ended in the middle of a job (also RuntimeError)
 ├── NotFittedError                a predictor used before it was fitted (also ValueError, AttributeError)
 └── SavedPredictorError           a folder without a predictor that can be loaded (also ValueError)
@@ -150,6 +151,10 @@ class OutOfMemoryError(SaccadeError, MemoryError):
 
 class DiskFullError(SaccadeError, OSError):
     """The disk is full."""
+
+
+class ClusterError(SaccadeError, RuntimeError):
+    """A cluster that is not reached, or has no node on which trials can run."""
 
 
 class WorkerDiedError(SaccadeError, RuntimeError):
