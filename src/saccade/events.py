@@ -189,6 +189,8 @@ class JobStarted(Event):
     kind: ClassVar[str] = "job_started"
     trial: int
     until_epoch: int | None = None
+    node: str = field(default="", compare=False)
+    """Name of the cluster's node that it is sent to; "" on this machine."""
 
 
 CV_SCORE = "cv_score"
@@ -218,6 +220,8 @@ class EpochDone(Event):
     """Whether the trial's configuration ends with this epoch."""
     decision: Decision | None = field(default=None, compare=False)
     """What the study has answered; None until it has."""
+    node: str = field(default="", compare=False)
+    """Name of the cluster's node that trained it; "" on this machine."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score):
@@ -269,6 +273,10 @@ class WorkerJoined(Event):
 
     kind: ClassVar[str] = "worker_joined"
     num_workers: int
+    node: str = ""
+    """Name of the cluster's node that it is on; "" on this machine."""
+    speed: float | None = None
+    """Speed of the node relative to other nodes of the cluster; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +288,8 @@ class WorkerLost(Event):
 
     kind: ClassVar[str] = "worker_lost"
     num_workers: int
+    node: str = ""
+    """Name of the cluster's node that it was on; "" on this machine."""
 
 
 @dataclass(frozen=True)

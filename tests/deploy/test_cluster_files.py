@@ -22,7 +22,14 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
 # Fields of KubeRay's ray.io/v1 (version 1.5.1) that the manifest may use, and those that it must.
-SPEC = {"rayVersion", "authOptions", "enableInTreeAutoscaling", "autoscalerOptions", "headGroupSpec", "workerGroupSpecs"}
+SPEC = {
+    "rayVersion",
+    "authOptions",
+    "enableInTreeAutoscaling",
+    "autoscalerOptions",
+    "headGroupSpec",
+    "workerGroupSpecs",
+}
 HEAD, HEAD_NEEDS = {"rayStartParams", "serviceType", "template"}, {"template"}
 WORKERS = {"groupName", "replicas", "minReplicas", "maxReplicas", "numOfHosts", "rayStartParams", "template"}
 WORKERS_NEED = {"groupName", "minReplicas", "maxReplicas", "template"}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from saccade.errors import ClusterError, UnknownArgumentError, count_of
+from saccade.errors import UnknownArgumentError, count_of
 
 if TYPE_CHECKING:
     from saccade.cli.results import ClusterNode
@@ -79,7 +79,7 @@ def cluster(
             workers=[],
             logs=None,
         )
-    address = address or os.environ.get("RAY_ADDRESS") or (local and local.address)
+    address = address or os.environ.get("RAY_ADDRESS") or (local.address if local else None)
     if address is None:
         typer.echo("no cluster of saccade cluster up runs; for another one, pass --address")
         return ClusterResult.make(is_running=False, address=None, nodes=[], free={}, workers=[], logs=None)

@@ -64,6 +64,11 @@ class Executor(ABC):
     def num_free(self) -> int:
         """Number of jobs that may be submitted now."""
 
+    @property
+    def next_node(self) -> str:
+        """Name of the cluster's node that the next job is sent to; "" on this machine."""
+        return ""
+
     @abstractmethod
     def submit(self, job: Job) -> None:
         """Accept a job; its configuration may be changed by the trainable."""

@@ -94,7 +94,9 @@ def running_cluster() -> LocalCluster | None:
     return LocalCluster(record["address"], tuple(LocalNode(**node) for node in record["nodes"]), folder)
 
 
-def start_cluster(num_nodes: int = 2, cpus_per_node: int | None = None, host: str = LOOPBACK, port: int = 0) -> LocalCluster:
+def start_cluster(
+    num_nodes: int = 2, cpus_per_node: int | None = None, host: str = LOOPBACK, port: int = 0
+) -> LocalCluster:
     """Start a cluster that outlives this process; by default the nodes share the cores of this machine.
 
     With another `host` than 127.0.0.1, Ray listens on all addresses of this machine. Port 0 is a free one.
@@ -217,19 +219,20 @@ def main(folder: Path, plan: Mapping[str, int | str]) -> None:
         from ray.cluster_utils import Cluster
 
         logging.disable()
-        common = {
+        common: dict[str, Any] = {
             "node_ip_address": plan["host"],
             "num_cpus": plan["cpus_per_node"],
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": False,
+            **(of_head := {"gcs_server_port": plan["port"], "no_monitor": True, "dashboard_port": 0}),
         }
         cluster = Cluster()
         try:
             nodes = []
             for number in range(1, int(plan["num_nodes"]) + 1):
                 name = f"node-{number}"
-                head = {"gcs_server_port": plan["port"], "no_monitor": True, "dashboard_port": 0} if number == 1 else {}
-                node = cluster.add_node(node_name=name, include_log_monitor=False, **common, **head)
+                node = cluster.add_node(node_name=name, include_log_monitor=False, **common)
+                common = {name: value for name, value in common.items() if name not in of_head}
                 pid = next(process.pid for kind, process in node.live_processes() if kind == "raylet")
                 nodes.append(LocalNode(name, pid, int(plan["cpus_per_node"])))
             record = {"address": cluster.address, "nodes": [asdict(node) for node in nodes]}
@@ -239,7 +242,7 @@ def main(folder: Path, plan: Mapping[str, int | str]) -> None:
             is_over.wait()
         finally:
             (folder / _RECORD).unlink(missing_ok=True)
-            for node in reversed(cluster.list_all_nodes()):  # the head last
+            for node in (*cluster.worker_nodes, cluster.head_node):
                 cluster.remove_node(node, allow_graceful=False)  # a dead node would be waited for
         os._exit(0)  # the lock is released only now
 
