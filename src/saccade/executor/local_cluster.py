@@ -224,15 +224,15 @@ def main(folder: Path, plan: Mapping[str, int | str]) -> None:
             "num_cpus": plan["cpus_per_node"],
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": False,
-            **(of_head := {"gcs_server_port": plan["port"], "no_monitor": True, "dashboard_port": 0}),
+            "include_log_monitor": False,
         }
+        of_head: dict[str, Any] = {"gcs_server_port": plan["port"], "no_monitor": True, "dashboard_port": 0}
         cluster = Cluster()
         try:
             nodes = []
             for number in range(1, int(plan["num_nodes"]) + 1):
                 name = f"node-{number}"
-                node = cluster.add_node(node_name=name, include_log_monitor=False, **common)
-                common = {name: value for name, value in common.items() if name not in of_head}
+                node = cluster.add_node(node_name=name, **common, **(of_head if number == 1 else {}))
                 pid = next(process.pid for kind, process in node.live_processes() if kind == "raylet")
                 nodes.append(LocalNode(name, pid, int(plan["cpus_per_node"])))
             record = {"address": cluster.address, "nodes": [asdict(node) for node in nodes]}
@@ -242,7 +242,7 @@ def main(folder: Path, plan: Mapping[str, int | str]) -> None:
             is_over.wait()
         finally:
             (folder / _RECORD).unlink(missing_ok=True)
-            for node in (*cluster.worker_nodes, cluster.head_node):
+            for node in filter(None, (*cluster.worker_nodes, cluster.head_node)):
                 cluster.remove_node(node, allow_graceful=False)  # a dead node would be waited for
         os._exit(0)  # the lock is released only now
 
