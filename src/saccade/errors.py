@@ -13,6 +13,7 @@ SaccadeError
 ├── DataError                     data that cannot be used (also ValueError)
 │   ├── ArchiveError              an archive that is broken or unsafe to unpack
 │   ├── DownloadError             a file that could not be fetched (also OSError)
+│   │   └── RemoteError           a URL such as s3://… that cannot be read or written
 │   └── ImageReadError            one image that cannot be decoded
 ├── JournalError                  an event log that is invalid or in use (also ValueError)
 │   └── RunInUseError             a run folder that another run is using (also DataError)
@@ -123,6 +124,15 @@ class ArchiveError(DataError):
 
 class DownloadError(DataError, OSError):
     """A file that could not be downloaded."""
+
+
+class RemoteError(DownloadError):
+    """A URL of an object store or a cluster's file system that cannot be read or written."""
+
+    kind: str = "broken"
+    """``"missing"`` (no such object or bucket), ``"denied"`` (by permissions), or ``"broken"``."""
+    is_temporary: bool = False
+    """Whether another attempt may succeed."""
 
 
 class ImageReadError(DataError):

@@ -263,6 +263,8 @@ class JobFailed(Event):
     """Of the error; "" if there was none."""
     is_worker_lost: bool = False
     """Whether the worker crashed or was killed, which may not be caused by the trial."""
+    is_node_lost: bool = False
+    """Whether the worker was lost together with its node or its connection, which the trial does not cause."""
     is_disk_full: bool = False
     """Whether a file could not be written for lack of space. The trial is retried when the run is resumed."""
 

@@ -27,7 +27,8 @@ def folder(tmp_path, monkeypatch):
     yield short
     local_cluster.end_cluster()
     if short.exists():
-        (short / ".lock").unlink(missing_ok=True)
+        for name in (".lock", "token"):
+            (short / name).unlink(missing_ok=True)
         short.rmdir()
 
 
@@ -119,4 +120,4 @@ def test_a_cluster_outlives_the_command_until_it_is_ended(saccade, folder):
     assert output_of(saccade("cluster", "down", "--json"))["is_running"] is False
     while any(map(is_running, [*pids, supervisor])):  # the lock is released a moment before the process has ended
         assert time.monotonic() < end_s
-    assert [entry.name for entry in folder.iterdir()] == [".lock"]
+    assert {entry.name for entry in folder.iterdir()} == {".lock", "token"}

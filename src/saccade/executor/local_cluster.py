@@ -36,7 +36,7 @@ START_S, END_S = 120.0, 30.0
 POLL_S = 0.1
 INSTALL = 'Ray is not installed. Install it: pip install "saccade[ray]"'
 _RECORD, _TOKEN, _LOG = "cluster.json", "token", "log.txt"
-_NODES_ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+NODES_ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With "0", Ray takes 127.0.0.1 as the address of this machine, as it always does on Windows and macOS."""
 
 
@@ -80,7 +80,7 @@ class LocalCluster:
     def environment(self) -> dict[str, str]:
         """Return the variables with which Ray connects to it; Ray reads them when it is imported."""
         variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(self.token_file)}
-        return {**variables, _NODES_ON_LOOPBACK: "0"} if self.is_on_loopback else variables
+        return {**variables, NODES_ON_LOOPBACK: "0"} if self.is_on_loopback else variables
 
 
 def running_cluster() -> LocalCluster | None:
@@ -115,11 +115,12 @@ def start_cluster(
         raise ClusterError(f"{folder} belongs to another user. Remove it")
     _empty(folder)
     folder.chmod(0o700)
-    (folder / _TOKEN).write_text(secrets.token_hex(32), encoding="ascii")
+    if not (folder / _TOKEN).exists():  # processes that know an earlier one can connect again
+        (folder / _TOKEN).write_text(secrets.token_hex(32), encoding="ascii")
     cpus = max(1, num_usable_cpus() // num_nodes) if cpus_per_node is None else cpus_per_node
     plan = {"num_nodes": num_nodes, "cpus_per_node": cpus, "host": host, "port": port}
     cluster = LocalCluster(f"{host}:{port}", (), folder)
-    ray_variables = {"RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0", _NODES_ON_LOOPBACK: "1"}
+    ray_variables = {"RAY_TMPDIR": str(folder), "RAY_USAGE_STATS_ENABLED": "0", NODES_ON_LOOPBACK: "1"}
     environment = {**os.environ, **ray_variables, **cluster.environment()}
     environment.pop("RAY_ADDRESS", None)
     command = [sys.executable, "-m", __spec__.name, str(folder), json.dumps(plan)]
@@ -207,7 +208,7 @@ def _empty(folder: Path) -> None:
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
-        elif entry.name != ".lock":
+        elif entry.name not in (".lock", _TOKEN):
             entry.unlink()
 
 

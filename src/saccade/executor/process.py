@@ -215,7 +215,9 @@ class WorkerProcess:
     `messages` receives its events, and finally a `WorkerDiedError`, each together with this object.
     """
 
-    def __init__(self, preload: tuple[str, ...], slot: WorkerSlot, messages: Messages) -> None:
+    def __init__(
+        self, preload: tuple[str, ...], slot: WorkerSlot, messages: Messages, folder: str | None = None
+    ) -> None:
         self.job: Job | None = None
         self.trainable: Trainable | None = None  # that was sent last
         self.is_ready = False  # whether it has finished its imports
@@ -231,12 +233,18 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
             env=slot.environment(),
+            cwd=folder,
         )
         self._reader, self._watcher = (
             threading.Thread(target=target, daemon=True) for target in (self._read, self._watch)
         )
         self._reader.start()
         self._watcher.start()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
 
     @property
     def is_alive(self) -> bool:

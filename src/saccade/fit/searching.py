@@ -21,7 +21,7 @@ from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import count_of
 from saccade.events import Event, Listener, NetworksScreened, RunPlanned, TrialCreated, Warned, WorkerLost
-from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
+from saccade.executor import Executor, InlineExecutor, WorkerSlot, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.time_budget import ADAPTED_BELOW_S, TimeBudget
@@ -101,28 +101,42 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
     settings, num_trials = request.settings, request.num_trials
     if request.space.num_configurations < math.inf:
         num_trials = int(min(request.space.num_configurations, num_trials or math.inf))
-    slots = local_slots(
-        torch.cuda.device_count(),
-        settings.nthreads_per_trial,
-        settings.ngpus_per_trial,
+
+    def slots() -> list[WorkerSlot]:
+        made = local_slots(
+            torch.cuda.device_count(),
+            settings.nthreads_per_trial,
+            settings.ngpus_per_trial,
+            num_trials=num_trials,
+            warn=lambda text: notify(Warned(text)),
+        )
+        return [replace(slot, is_wait_short=True) for slot in made] if is_adapted(request) else made
+
+    return make_executor(
+        settings.executor,
+        PRELOAD,
+        slots,
+        address=settings.address,
+        max_workers=settings.max_workers,
         num_trials=num_trials,
-        warn=lambda text: notify(Warned(text)),
+        time_limit_s=request.time_limit_s,
+        num_cpus=settings.nthreads_per_trial,
+        num_gpus=settings.ngpus_per_trial,
     )
-    if is_adapted(request):
-        slots = [replace(slot, is_wait_short=True) for slot in slots]
-    return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 
 
 def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -> Executor:
-    """Return the executor; one in this process if no worker process is ready when half of the time is over."""
-    if not isinstance(executor, ProcessExecutor) or math.isinf(deadline.limit_s):
+    """Return the executor; one in this process if no worker is ready when half of the time is over."""
+    if math.isinf(deadline.limit_s):
         return executor
     while not executor.num_ready and deadline.seconds_left() > deadline.limit_s / 2:
         if executor.wait_for_start(0.1):
             return executor  # it reports workers that died
     if executor.num_ready:
         return executor
-    notify(Warned("Worker processes did not start in half of the time limit, so trials run in this process"))
+    notify(
+        Warned(f"No worker started in half of the time limit, so trials run in this process, not {executor.describe()}")
+    )
     executor.close()
     notify(WorkerLost(0))
     return InlineExecutor(executor.trainable)
@@ -141,7 +155,6 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     table = ranked_networks()
     downloads = [name for name in networks_to_download(request) if name in table]
     sizes = {name: f" (download, {table[name].num_bytes / 1e6:.0f} MB)" for name in downloads}
-    workers = count_of(executor.num_workers, "worker process", "worker processes")
     advice = ""
     if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
         advice = "The search uses all of its time. Pass time_limit or num_trials to end it earlier"
@@ -152,7 +165,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
         metric,
         [name + sizes.get(name, "") for name in map(str, choices(request.space, "model"))],
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
-        "in this process" if isinstance(executor, InlineExecutor) else f"in {workers}",
+        executor.describe(),
         advice,
         0 if isinstance(executor, InlineExecutor) else executor.num_workers,
     )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from saccade.events import Decision as Decision
@@ -148,3 +149,14 @@ class Trainable(ABC):
         configuration. The return value is "" at the end of the job or of the configuration. A trial whose training
         raises an error fails.
         """
+
+    def files(self) -> Mapping[str, Path]:
+        """Return the local files that jobs read, by names of your choice; an executor may copy them to other machines.
+
+        Large data belong here and not into the pickle of the trainable. By default there are none.
+        """
+        return {}
+
+    def with_files(self, paths: Mapping[str, Path]) -> Trainable:  # noqa: ARG002
+        """Return a trainable that reads these copies of its `files`, given by the same names."""
+        return self
