@@ -26,7 +26,7 @@ from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
-from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, running_cluster
+from saccade.executor.local_cluster import NODES_ON_LOOPBACK, running_cluster
 from saccade.executor.process import STALL_S
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
 from saccade.executor.worker import Request
@@ -423,6 +423,8 @@ def _connect(address: str | None) -> Any:
             return ray
         if given not in (None, "auto", "local"):
             _check_reachable(given)
+            if not given.startswith("ray://"):
+                _check_token(given)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -436,30 +438,47 @@ def _connect(address: str | None) -> Any:
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
                 place = "Ray could not be started" if given is None else f"Ray at {given} is not reached"
-                advice = _token_advice(local) if given not in (None, "local") else ""
-                raise ClusterError(f"{place}: {_first_line(error)}{advice}") from None
+                raise ClusterError(f"{place}: {_first_line(error)}") from None
         _num_connected = 1
         return ray
 
 
 def _set_environment(needed: Mapping[str, str]) -> None:
     """Set the variables that Ray reads when it is imported; `needed` are those of a cluster of `local_cluster`."""
-    if "ray" in sys.modules and (missing := {name: text for name, text in needed.items() if os.environ.get(name) != text}):
+    if "ray" in sys.modules and (
+        missing := {name: text for name, text in needed.items() if os.environ.get(name) != text}
+    ):
         settings = " ".join(f"{name}={text}" for name, text in missing.items())
         raise ClusterError(
             "Ray was imported before, with other settings than those of the cluster of saccade cluster up. Connect in a new "
             f"process, or set these variables before Ray is imported: {settings}"
         )
-    # A Ray that is started here listens on 127.0.0.1 alone, and its messages about lost connections are ours to report.
-    os.environ.update({NODES_ON_LOOPBACK: "0", "RAY_BACKEND_LOG_LEVEL": "error"} | os.environ | needed)
+    # A Ray that is started here listens on 127.0.0.1 alone.
+    os.environ.update({NODES_ON_LOOPBACK: "0"} | os.environ | needed)
 
 
-def _token_advice(local: LocalCluster | None) -> str:
-    if local is not None:
-        return ". End the cluster and start it again: saccade cluster down"
-    if os.environ.get("RAY_AUTH_MODE") == "token":
-        return ". Check that RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH, has the token of the cluster"
-    return ". If it asks for a token, set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+def _check_token(address: str) -> None:
+    """Raise an error at once if the cluster refuses our token; Ray tries for long, and prints each attempt."""
+    try:
+        import grpc
+    except ImportError:
+        return
+    metadata = []
+    if is_on := os.environ.get("RAY_AUTH_MODE") == "token":
+        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        token = os.environ.get("RAY_AUTH_TOKEN") or (file.read_text(encoding="utf-8").strip() if file.is_file() else "")
+        metadata = [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+            ask(b"", timeout=CONNECT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                name = "RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH,"
+                how = f"Check that {name} has it" if is_on else f"Set RAY_AUTH_MODE=token, and {name} to it"
+                raise ClusterError(
+                    f"The Ray cluster at {address} answers only those who have its token. {how}."
+                ) from None
 
 
 def _name_of(node: Mapping[str, Any]) -> str:
