@@ -20,9 +20,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray has no clus
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """The folder of the cluster, in place of that of the user; it is short, for the sake of sockets' names."""
-    short = Path("/tmp") / f"saccade-test-{os.getpid()}"
-    monkeypatch.setattr(local_cluster, "folder_of_user", lambda: short)
+    """The folder of the cluster, in place of that of the user."""
+    monkeypatch.setenv("SACCADE_CACHE", str(tmp_path))
+    short = local_cluster.folder_of_user()
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     yield short
     local_cluster.end_cluster()

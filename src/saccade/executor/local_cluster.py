@@ -8,6 +8,7 @@ who have the token in that folder.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -41,8 +42,13 @@ NODES_ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def folder_of_user() -> Path:
-    """Return the folder of the cluster of this user; its path is short, since paths of sockets have at most 107 bytes."""
-    return Path("/tmp") / f"saccade-ray-{os.getuid()}"  # noqa: S108  its owner is checked
+    """Return the folder of this user's cluster; of another one for another cache folder, so that tests have their own.
+
+    Its path is short, since those of sockets have at most 107 bytes.
+    """
+    cache = os.environ.get("SACCADE_CACHE", "")
+    own = f"-{hashlib.sha256(cache.encode()).hexdigest()[:8]}" if cache else ""
+    return Path("/tmp") / f"saccade-ray-{os.getuid()}{own}"  # noqa: S108  its owner is checked
 
 
 @dataclass(frozen=True)

@@ -454,7 +454,7 @@ def _set_environment(needed: Mapping[str, str]) -> None:
             f"process, or set these variables before Ray is imported: {settings}"
         )
     # A Ray that is started here listens on 127.0.0.1 alone.
-    os.environ.update({NODES_ON_LOOPBACK: "0"} | os.environ | needed)
+    os.environ.update({NODES_ON_LOOPBACK: "0", **os.environ, **needed})
 
 
 def _check_token(address: str) -> None:

@@ -435,7 +435,7 @@ TIME_SECTIONS = (
         "nodes",
         "Nodes of the cluster",
         "The largest number of workers that each node had at once, how many were lost, and the jobs and epochs that "
-        "ran on it, with their seconds in all. Speed is relative to the other nodes, as measured when the worker joined.",
+        "ran on it, with their seconds in all. Speed is relative to other nodes, as measured when the worker joined.",
         nodes_frame,
         shown_rows=50,
     ),
