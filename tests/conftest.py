@@ -31,7 +31,7 @@ from ray_cluster import ray_address as ray_address  # noqa: E402
 from ray_cluster import ray_cluster as ray_cluster  # noqa: E402
 
 # A busy machine may take any time for an example.
-settings.register_profile("saccade", deadline=None)
+settings.register_profile("saccade", deadline=None, max_examples=50)
 settings.load_profile("saccade")
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40), "yellow": (220, 210, 40)}

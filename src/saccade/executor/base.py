@@ -50,6 +50,9 @@ class Executor(ABC):
     trainable: Trainable | None
     """What is trained; set it before the first job."""
 
+    measures_speed: bool = False
+    """Whether `WorkerJoined` has the speed of the worker's node, which then need not be that of this machine."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Executor:
         """Return this executor: workers cannot be copied, and clones of an estimator share them."""
         return self

@@ -26,7 +26,7 @@ from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
-from saccade.executor.local_cluster import NODES_ON_LOOPBACK, running_cluster
+from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, running_cluster
 from saccade.executor.process import STALL_S
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
 from saccade.executor.worker import Request
@@ -73,6 +73,9 @@ class RayExecutor(Executor):
         GPUs of a worker; fractions share one. None is 1 if the cluster has GPUs.
     num_trials : int or None
         Upper bound of the number of trials, and so of workers.
+    measure_speed : str or None
+        A function ``"module:function"`` without arguments. Workers call it at their start, and announce the result as
+        the speed of their node; jobs go to the fastest free worker.
 
     Raises
     ------
@@ -90,9 +93,11 @@ class RayExecutor(Executor):
         num_cpus: float | None = None,
         num_gpus: float | None = None,
         num_trials: int | None = None,
+        measure_speed: str | None = None,
     ) -> None:
         self.trainable = trainable
-        self._preload, self._address = tuple(preload), address
+        self._preload, self._address = (*preload, *([measure_speed] if measure_speed else ())), address
+        self.measures_speed = measure_speed is not None
         self._max_workers: float = math.inf if max_workers is None else whole_number("max_workers", max_workers)
         self._max_workers = min(self._max_workers, num_trials or math.inf)
         self._num_cpus, self._num_gpus = num_cpus, num_gpus
@@ -141,7 +146,8 @@ class RayExecutor(Executor):
         return "" if worker is None else worker.node
 
     def _next_worker(self) -> _Worker | None:
-        return next((worker for worker in self._workers if worker.job is None), None)
+        free = (worker for worker in self._workers if worker.job is None)
+        return max(free, key=lambda worker: worker.speed or 0.0, default=None)
 
     def submit(self, job: Job) -> None:
         """Send the job to a free worker. A job that cannot be pickled fails."""
@@ -217,7 +223,7 @@ class RayExecutor(Executor):
                       for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]  # fmt: skip
             self._num_cpus = max(1, int(min(shares, default=1) * self._num_gpus)) if self._num_gpus else 1
         self._needs = {name: num for name, num in (("CPU", self._num_cpus), ("GPU", self._num_gpus)) if num}
-        self._no_place_since_s = math.inf
+        self._no_place_since_s, self._has_warned = math.inf, False
         self._actor_class = _actor_class(ray)
         self._grow_at_s = -math.inf
 
@@ -294,30 +300,41 @@ class RayExecutor(Executor):
     def _grow(self) -> None:
         """Request workers: as many as there is room for, and one more while all are busy."""
         ray, now_s = self._ray, time.monotonic()
+        if any(worker.job is None for worker in self._workers):
+            return
         num_starting = sum(now_s - worker.since_s < START_S for worker in self._starting)
         available = ray.available_resources()
         room = min((int(available.get(name, 0) // num + 1e-9) for name, num in self._needs.items()), default=1)
-        is_busy = not any(worker.job is None for worker in self._workers)
-        wanted: float = max(room, 1 if is_busy and not self._starting else 0)
+        wanted: float = max(room, 0 if self._starting else 1)
         wanted = min(wanted, self._max_workers - len(self._workers))
         for _ in range(int(wanted) - num_starting):
             options: dict[str, Any] = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "max_restarts": 0}
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))
             actor = self._actor_class.options(**options).remote(self._preload, slot, self._folder)
             self._starting.append(_Worker(actor, actor.hello.remote(), now_s))
-        if self._workers or any(self._has_place(node["Resources"]) for node in ray.nodes() if node["Alive"]):
-            self._no_place_since_s = math.inf
-            return
-        asked, has = _resources_text(self._needs), _resources_text(ray.cluster_resources())
-        text = f"No node of the Ray cluster has {asked} for a worker; all nodes together have {has}"
-        if math.isinf(self._no_place_since_s):
-            self._no_place_since_s = now_s
-            self._events.append(Warned(f"{text}. Waiting for a node that an autoscaler may add"))
-        elif now_s - self._no_place_since_s >= NO_PLACE_S:
-            raise ClusterError(f"{text}. Request less (nthreads_per_trial, ngpus_per_trial), or add nodes.")
+        if not self._workers:
+            self._explain_waiting(now_s)
 
-    def _has_place(self, resources: Mapping[str, float]) -> bool:
-        return all(resources.get(name, 0) >= num for name, num in self._needs.items())
+    def _explain_waiting(self, now_s: float) -> None:
+        """Warn, once, why there is no worker; raise a ClusterError if no node can hold one for long."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        asked, has = _resources_text(self._needs), _resources_text(self._ray.cluster_resources())
+        text = ""
+        if not any(all(node.get(name, 0) >= num for name, num in self._needs.items()) for node in nodes):
+            text = f"No node of the Ray cluster has {asked} for a worker; all nodes together have {has}"
+            self._no_place_since_s = min(self._no_place_since_s, now_s)
+            if now_s - self._no_place_since_s >= NO_PLACE_S:
+                raise ClusterError(f"{text}. Request less (nthreads_per_trial, ngpus_per_trial), or add nodes.")
+            text += ". Waiting for a node that an autoscaler may add"
+        else:
+            self._no_place_since_s = math.inf
+            if now_s - self._starting[0].since_s >= START_S:
+                text = (
+                    f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
+                )
+        if text and not self._has_warned:
+            self._has_warned = True
+            self._events.append(Warned(text))
 
     def _join(self, worker: _Worker, hello: Any) -> None:
         self._starting.remove(worker)
@@ -331,6 +348,7 @@ class RayExecutor(Executor):
         names = {node["NodeID"]: _name_of(node) for node in self._ray.nodes() if node["Alive"]}
         name = names.get(hello.node_id, hello.host)
         worker.node = name if Counter(names.values())[name] <= 1 else f"{name}-{hello.node_id[:4]}"
+        worker.speed = hello.speed
         self._workers.append(worker)
         self._events.append(WorkerJoined(len(self._workers), worker.node, hello.speed))
 
@@ -339,7 +357,9 @@ class RayExecutor(Executor):
         self._kill(worker)
         if worker in self._starting:
             self._starting.remove(worker)
-            self._cannot_start(_why_not_started(error))
+            is_lost = isinstance(error, self._ray.exceptions.RayActorError) and "creation task" not in str(error)
+            if not is_lost:  # another one is requested by the next tick
+                self._cannot_start(_why_not_started(error))
             return
         self._workers.remove(worker)
         job = worker.job
@@ -379,6 +399,7 @@ class _Worker:
     hello: Any  # reference to its `Hello`
     since_s: float  # when it was requested, on the monotonic clock
     node: str = ""
+    speed: float | None = None
     job: Job | None = None
     number: int = 0  # jobs so far
     trainable: Trainable | None = None  # that was sent last
@@ -406,18 +427,24 @@ def _connect(address: str | None) -> Any:
     """Return the module ray, connected to the cluster; a Ray that the user has initialised is used as it is."""
     global _num_connected
     given = address or os.environ.get("RAY_ADDRESS")
+    # A Ray that is started here listens on 127.0.0.1 alone. Ray reads such settings once, when it is imported.
+    os.environ.setdefault(NODES_ON_LOOPBACK, "0")
     local = running_cluster()
-    if local is not None and given in (None, "auto", local.address):
+    if local is not None and given in (None, "auto", local.address) and _can_connect(local, is_asked=given is not None):
         given = local.address
-    else:
-        local = None
-    _set_environment({} if local is None else local.environment())
+        os.environ.update(local.environment())
     try:
         import ray
     except ImportError:
         raise ClusterError('executor="ray" requires Ray. Install it: pip install "saccade[ray]"') from None
     with _connecting:
         if ray.is_initialized():
+            used = ray.get_runtime_context().gcs_address
+            if address not in (None, "auto", "local") and not address.startswith("ray://") and not _same(address, used):
+                raise ClusterError(
+                    f"address was given {address!r}, but this process is connected to Ray at {used}. "
+                    "Call ray.shutdown() first, or leave address out."
+                )
             if _num_connected:
                 _num_connected += 1
             return ray
@@ -437,24 +464,27 @@ def _connect(address: str | None) -> Any:
                     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
-                place = "Ray could not be started" if given is None else f"Ray at {given} is not reached"
-                raise ClusterError(f"{place}: {_first_line(error)}") from None
+                if given is None:
+                    raise ClusterError(f"Ray could not be started: {_first_line(error)}") from None
+                advice = "If the cluster has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+                raise ClusterError(f"The Ray cluster at {given} refuses: {_first_line(error)}. {advice}") from None
         _num_connected = 1
         return ray
 
 
-def _set_environment(needed: Mapping[str, str]) -> None:
-    """Set the variables that Ray reads when it is imported; `needed` are those of a cluster of `local_cluster`."""
-    if "ray" in sys.modules and (
-        missing := {name: text for name, text in needed.items() if os.environ.get(name) != text}
-    ):
-        settings = " ".join(f"{name}={text}" for name, text in missing.items())
-        raise ClusterError(
-            "Ray was imported before, with other settings than those of the cluster of saccade cluster up. Connect in a new "
-            f"process, or set these variables before Ray is imported: {settings}"
-        )
-    # A Ray that is started here listens on 127.0.0.1 alone.
-    os.environ.update({NODES_ON_LOOPBACK: "0", **os.environ, **needed})
+def _can_connect(local: LocalCluster, *, is_asked: bool) -> bool:
+    """Return whether Ray has the settings of the cluster, or is not imported yet; if it `is_asked` for, raise an error."""
+    ray = sys.modules.get("ray")
+    missing = {name: text for name, text in local.environment().items() if os.environ.get(name) != text}
+    if ray is None or not missing or (is_asked and ray.is_initialized()):
+        return True
+    if not is_asked:
+        return False
+    settings = " ".join(f"{name}={text}" for name, text in missing.items())
+    raise ClusterError(
+        "Ray was imported before, with other settings than those of the cluster of saccade cluster up. Connect in a "
+        f"new process, or set these variables before Ray is imported: {settings}"
+    )
 
 
 def _check_token(address: str) -> None:
@@ -509,6 +539,14 @@ def _check_reachable(address: str) -> None:
             f"No Ray cluster answers at {address}: {error.strerror or error}. Check the address, and that the cluster "
             "runs: ray start --head"
         ) from None
+
+
+def _same(address: str, other: str) -> bool:
+    """Return whether two addresses have the same port of the same machine."""
+    (host, _, port), (other_host, _, other_port) = address.rpartition(":"), other.rpartition(":")
+    with contextlib.suppress(OSError):
+        host, other_host = socket.gethostbyname(host), socket.gethostbyname(other_host)
+    return port == other_port and (host == other_host or host.startswith("127."))
 
 
 def _actor_class(ray: Any) -> Any:

@@ -62,7 +62,7 @@ class RayWorker:
         """Wait until the process has done its imports."""
         self._process.ready_or_dead.wait()
         versions = {"Saccade": __version__, "Python": platform.python_version()}
-        return Hello(socket.gethostname(), self._node_id, self._process.pid, versions)
+        return Hello(socket.gethostname(), self._node_id, self._process.pid, versions, self._process.speed)
 
     def step(self, job: int, message: Any, trainable: bytes | None = None) -> Event | Any:
         """Send a job of this number, or the answer to its last message, to the process; return its next message.

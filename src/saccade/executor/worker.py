@@ -42,8 +42,11 @@ class Heartbeat:
     """Sent by a thread of the worker, whatever its jobs do, as long as the process runs."""
 
 
+@dataclass(frozen=True)
 class Ready:
     """A worker's first message: its imports are done or have failed, and it waits for jobs."""
+
+    speed: float | None = None  # of the machine, where a function to measure it is preloaded
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ def ask(message: object) -> Any:
 
 
 def main(preload: Iterable[str] = ()) -> None:
-    """Import modules, then run jobs until the parent ends this process or exits itself."""
+    """Import modules, then run jobs until the parent ends this process or exits itself.
+
+    An entry ``"module:function"`` is a function that returns the speed of this machine, relative to any other one.
+    """
     global _channel
     # Reserve the pipes from and to the parent for messages. For everything else standard input is empty and standard
     # output goes to standard error, whether Python, a C library or a child process writes it.
@@ -90,12 +96,16 @@ def main(preload: Iterable[str] = ()) -> None:
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
     threading.Thread(target=_beat, args=(outbox,), daemon=True).start()
     preload_error: BaseException | None = None
+    speed: float | None = None
     try:
-        for module in preload:
-            importlib.import_module(module)
+        for name in preload:
+            module, _, function = name.partition(":")
+            imported = importlib.import_module(module)
+            if function:
+                speed = float(getattr(imported, function)())
     except BaseException as error:  # reported as the failure of each job
         preload_error = error
-    _send(outbox, Ready())
+    _send(outbox, Ready(speed))
 
     pickled, trainable = b"", None
     while True:

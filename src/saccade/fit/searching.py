@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from saccade.autosearch import machine_speed
 from saccade.autosearch.description import describe_recipe, score_range
 from saccade.autosearch.features import DatasetDescription
-from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import count_of
@@ -122,6 +122,7 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
         time_limit_s=request.time_limit_s,
         num_cpus=settings.nthreads_per_trial,
         num_gpus=settings.ngpus_per_trial,
+        measure_speed=f"{machine_speed.__name__}:{machine_speed.worker_speed.__name__}",
     )
 
 
@@ -134,9 +135,8 @@ def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -
             return executor  # it reports workers that died
     if executor.num_ready:
         return executor
-    notify(
-        Warned(f"No worker started in half of the time limit, so trials run in this process, not {executor.describe()}")
-    )
+    where = executor.describe()
+    notify(Warned(f"No worker started in half of the time limit, so trials run in this process, not {where}"))
     executor.close()
     notify(WorkerLost(0))
     return InlineExecutor(executor.trainable)
@@ -182,7 +182,9 @@ def make_study(
     scores: Mapping[str, float] | None = None,
 ) -> Study:
     """Return the study of a fit, which resumes where its event log ends; `scores` are those of `screen_networks`."""
-    described = describe_search(request, task, budget.part("measuring speed"), scores or {})
+    # Workers on other machines measure their own speed.
+    measuring = Deadline(0) if executor.measures_speed else budget.part("measuring speed")
+    described = describe_search(request, task, measuring, scores or {})
     searcher, scheduler = make_image_search(request, described)
     return Study(
         executor,
@@ -267,9 +269,9 @@ def describe_search(
     in_epoch = max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))
     speed: dict[str, Any] = {}
     if measuring.seconds_left() > 0:  # else networks are compared by their recorded costs
-        log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
+        log_speed = machine_speed.measure_log_speed(device, task.num_threads, measuring.seconds_left())
         left_s = measuring.seconds_left()
-        forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
+        forward_s = machine_speed.forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
     cached, screened = set(), {}

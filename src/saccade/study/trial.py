@@ -69,7 +69,9 @@ class Trial:
     note: str = ""
     """Why the last job ended early; "" if it did not."""
     num_retries: int = 0
-    """How often the trial was retried after the loss of its worker."""
+    """How often the trial was retried after the loss of its worker, since its last new epoch."""
+    num_lost_nodes: int = 0
+    """How often it was retried after the loss of its worker's node, since then."""
     _totals: _Totals = field(default_factory=lambda: _Totals(), init=False, repr=False, compare=False)
 
     @property

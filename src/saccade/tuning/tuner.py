@@ -127,7 +127,8 @@ def tune(
     searcher_options, scheduler_options
         Further arguments of a searcher or scheduler that is given by name.
     num_workers
-        How many trials run at once. Several run in worker processes, to which cloudpickle sends the function.
+        How many trials run at once. Several run in worker processes, to which cloudpickle sends the function. On a
+        cluster, a number above 1 is the same as `max_workers`.
     executor
         Where the function is called. ``"inline"`` is this process, ``"process"`` is worker processes, in which a crash
         costs one trial. A call that hangs is ended shortly after its time limit: a worker is killed; inline, the call
@@ -256,6 +257,8 @@ def _executor_of(
             "Leave one of them out."
         )
     num = min(num_workers, num_trials or num_workers)
+    if executor == "ray" and num_workers > 1 and options["max_workers"] is None:
+        options = {**options, "max_workers": num_workers}
     if executor == "auto" and options["address"] is None:
         executor = "process" if num > 1 else "inline"
 
