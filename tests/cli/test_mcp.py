@@ -113,7 +113,9 @@ def test_a_fit_runs_in_the_background_is_stopped_and_resumed(root):
         while (await call("status", run=run))["best_score"] is None:
             await anyio.sleep(0.1)
         assert "is running" in await call("resume", run=run)
-        assert (await call("stop", run=run))["state"] == "interrupted"
+        assert "Did you mean 'time_limit_s'?" in await call("resume", run=run, time_limit=5)
+        stopped = await call("stop", run=run)
+        assert (stopped["state"], stopped["num_trials"]) == ("interrupted", {"interrupted": 1})
         assert (await call("leaderboard", run=run))["is_finished"]
         assert (await call("resume", run=run))["state"] == "running"
         assert (await call("stop", run=run, at_once=True))["state"] == "interrupted"

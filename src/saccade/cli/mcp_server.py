@@ -40,7 +40,7 @@ from saccade.cli.results import (
     Result,
     Table,
 )
-from saccade.errors import DataError, RunInUseError, SaccadeError, explained_file_errors
+from saccade.errors import DataError, RunInUseError, SaccadeError, UnknownArgumentError, explained_file_errors
 from saccade.events import NetworksScreened, RunPlanned, RunStarted, Warned
 from saccade.study.event_log import EventLog
 from saccade.study.run_folder import EVENTS, lock_owner
@@ -365,6 +365,18 @@ class Tools:
         return apps.models(pattern, license, detailed)  # type: ignore[no-any-return]
 
 
+class _Server(MCPServer[None]):
+    """A server that refuses arguments which a tool does not have; the SDK ignores them."""
+
+    async def call_tool(self, name: str, arguments: dict[str, Any], context: Any = None) -> Any:
+        known = next(
+            (tool.input_schema["properties"] for tool in await self.list_tools() if tool.name == name), arguments
+        )
+        for given in arguments.keys() - known.keys():
+            raise ToolError(str(UnknownArgumentError.of(f"argument of the tool {name}", given, known)))
+        return await super().call_tool(name, arguments, context)
+
+
 def make_server(folder: Path) -> MCPServer[None]:
     """Return the server, whose tools work in `folder`."""
     tools = Tools(Root(folder))
@@ -376,9 +388,7 @@ def make_server(folder: Path) -> MCPServer[None]:
             yield
 
     instructions = INSTRUCTIONS.format(root=tools.root.folder)
-    server: MCPServer[None] = MCPServer(
-        "saccade", instructions=instructions, version=__version__, lifespan=quiet, log_level="ERROR"
-    )
+    server = _Server("saccade", instructions=instructions, version=__version__, lifespan=quiet, log_level="ERROR")
     for name in (name for name in vars(Tools) if not name.startswith("_")):
         is_reading = name not in ("fit", "resume", "stop", "predict", "report")
         hints = ToolAnnotations(read_only_hint=is_reading)
@@ -423,14 +433,17 @@ def _status(run: Path, fits: Fits, time_limit_s: float | None = None) -> RunStat
     scores = [(trial.best_report.score, -trial.number) for trial in trials if trial.best_report]
     best_score, best = max(scores, default=(None, None))
     state: State = "running" if is_running else "failed" if error else "finished" if is_finished(run) else "interrupted"
+    statuses = Counter(trial.status.value for trial in trials)
+    if not is_running and (num_open := statuses.pop("running", 0)):  # their jobs ended with the process
+        statuses["interrupted"] = num_open
     return RunStatus.make(
         **found,
         run=run,
         state=state,
-        num_trials=Counter(trial.status.value for trial in trials),
+        num_trials=statuses,
         best_trial=None if best is None else -best,
         best_score=best_score,
-        seconds=log.seconds_used(),
+        seconds=round(log.seconds_used(), 3),
         error=error,
         advice=how_to_finish(run) if state == "interrupted" else None,
     )

@@ -26,6 +26,15 @@ MAX_SPACE = 400  # letters of hyperparameters; longer ones are in the run folder
 
 MAX_WARNINGS = 5  # that are shown at once
 
+# Rows of the summary that the page shows below another one, so that it has four, and the warnings.
+SHOWN_BELOW = {
+    "Score measured": "Result",
+    "In Python": "Repeat it",
+    "Environment": "Run",
+    "When": "Run",
+    "Run folder": "Run",
+}
+
 
 def summary_frame(record: RunRecord) -> pd.DataFrame:
     """Return what was asked, what came out, how to repeat the run, its warnings and its environment."""
@@ -106,11 +115,12 @@ def _how_to_repeat(record: RunRecord) -> list[tuple[str, str]]:
 
 
 def _summary_html(_: RunRecord, frame: pd.DataFrame) -> Markup:
-    """Return the rows as a list; of many warnings, the first ones."""
+    """Return the rows as a list, related ones together; of many warnings, the first ones."""
     item, code = Markup('<dt>{}</dt><dd dir="auto">{}</dd>'), Markup("<code>{}</code>")
     rows: dict[str, list[str | Markup]] = {}
     for what, value in frame.itertuples(index=False):
-        rows.setdefault(what, []).append(code.format(value) if what in ("Repeat it", "In Python") else value)
+        heading = SHOWN_BELOW.get(what, what)
+        rows.setdefault(heading, []).append(code.format(value) if heading == "Repeat it" else value)
     if len(warned := rows.get("Warning", [])) > MAX_WARNINGS:
         rest = Markup("<br>").join(warned[MAX_WARNINGS:])
         folded = Markup("<details><summary>{} more</summary>{}</details>").format(len(warned) - MAX_WARNINGS, rest)

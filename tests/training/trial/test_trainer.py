@@ -71,6 +71,7 @@ VARIANTS = {
     "dropout and clipping": {"drop": 0.3, "clip_grad": 1.0, "smoothing": 0.1, "re_prob": 0.5, "vflip": 0.5},
     "bfloat16": {"amp": True},
     "parts of the images": {"images_per_epoch": 5, "batch_size": 3},
+    "low-rank updates": {"model": "test_vit", "img_size": 160, "lora_rank": 2, "model_ema": True},
 }
 
 

@@ -97,6 +97,12 @@ class Recipe(BaseModel):
     )
     transfer_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the backbone")
     output_lr_mult: float = Field(1.0, ge=0, description="factor on the learning rate of the new classifier layer")
+    lora_rank: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="rank of the updates of linear layers, for vision transformers; the other weights are frozen",
+    )
     linear_probe: bool = Field(
         True, description="fit the new classifier layer to frozen features first; requires pretrained"
     )

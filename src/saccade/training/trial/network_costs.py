@@ -13,6 +13,7 @@ import torch
 from saccade.data.batches import Batches
 from saccade.inference.classifier import Blueprint, Classifier
 from saccade.inference.pipeline import BATCH_SIZE
+from saccade.training.recipes.lora import merged_weights
 
 _MEASURED_S, _MAX_RUNS, _MIN_RUNS = 0.3, 30, 3
 _LONGEST_PASS_S = 0.1  # a pass of larger batches is measured only if it takes no longer, as far as is known
@@ -38,9 +39,11 @@ def network_costs(classifier: Classifier, names: Sequence[str], batches: Batches
                 classifier.unfuse()
             costs[name] = _known_ms[key]
         elif name == "num_params":
-            costs[name] = float(sum(parameter.numel() for parameter in classifier.network.parameters()))
+            buffers = dict(classifier.network.named_buffers())
+            state = merged_weights(classifier.network)
+            costs[name] = float(sum(tensor.numel() for key, tensor in state.items() if key not in buffers))
         elif name == "num_bytes":
-            costs[name] = float(sum(t.numel() * t.element_size() for t in classifier.network.state_dict().values()))
+            costs[name] = float(sum(tensor.nbytes for tensor in merged_weights(classifier.network).values()))
         else:
             raise ValueError(f"unknown cost {name!r}; expected image_ms, latency_ms, num_params or num_bytes")
     return costs

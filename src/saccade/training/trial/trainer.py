@@ -40,6 +40,7 @@ from saccade.training.imbalance import loss_weights
 from saccade.training.probes.final_probe import final_probe
 from saccade.training.probes.probe import Probe, fit_head, max_probe_images
 from saccade.training.recipes.building import new_classifier
+from saccade.training.recipes.lora import add_updates, merged_weights
 from saccade.training.recipes.optimisation import make_optimizer
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
@@ -112,6 +113,8 @@ class Trainer:
             head = {name: own[name] for name in classifier_parameters(self.network) if name in own}
             self.network.load_state_dict({**read_weights(task.start)[0], **head})
         freeze(self.network, recipe)
+        if recipe.lora_rank is not None:
+            add_updates(self.network, recipe.lora_rank, str(recipe.model))
         self.steps = Steps(self.classifier, task, recipe, make_optimizer(self.network, recipe))
         self.validation = Validation(self.classifier, task, max(32, recipe.batch_size), self.steps.kept)
         self.has_numerics = False
@@ -297,7 +300,7 @@ class Trainer:
 
     def _write_weights(self, kind: str, outputs_kind: str) -> None:
         """Write the outputs for the validation images, then the weights."""
-        outputs, state = self.validation.outputs, self.steps.averaged.state_dict()
+        outputs, state = self.validation.outputs, merged_weights(self.steps.averaged)
         weights = {name: tensor.cpu() for name, tensor in state.items()}
         if outputs is not None and not self.task.is_refit:
             self.files.put(self.trial, outputs_kind, self.steps.num_epochs, lambda path: save_outputs(path, outputs))
