@@ -84,7 +84,9 @@ class FeatureBatches:
         self._features = torch.from_numpy(features).to(batches.device)
         self.waited_s = 0.0
 
-    def shuffled(self, batches: Sequence[np.ndarray], places: Callable[[int], np.ndarray]) -> Iterator[tuple[torch.Tensor, ...]]:
+    def shuffled(
+        self, batches: Sequence[np.ndarray], places: Callable[[int], np.ndarray]
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
         """Yield what `Batches.shuffled` does."""
         for batch in batches:
             rows = batch[places(len(batch))]

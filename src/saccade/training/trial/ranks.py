@@ -1,13 +1,14 @@
 """Data-parallel training: several processes train one network, each on its part of every batch.
 
 The processes are called ranks, as in torch. Rank 0 is the process of the job: it builds the network, fits the probe,
-keeps the time, validates, writes files and reports. The other ranks follow its orders and start from its weights, so they
-read neither weights nor checkpoints nor clocks. Gradients, losses and batch statistics are those of the whole batch, so
-that the result equals that of one process, up to rounding.
+keeps the time, validates, writes files and reports. The other ranks follow its orders and start from its weights, so
+they read neither weights nor checkpoints nor clocks. Gradients, losses and batch statistics are those of the whole
+batch, so that the result equals that of one process, up to rounding.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -15,6 +16,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -60,7 +62,7 @@ class Ranks:
             self._connect = None
         box = [value]
         with _explained():
-            distributed.broadcast_object_list(box, src=0, device=torch.device("cpu"))
+            distributed.broadcast_object_list(box, src=0, group=_group, device=torch.device("cpu"))
         return box[0]
 
     @contextlib.contextmanager
@@ -115,7 +117,8 @@ class Ranks:
             num_bytes += parameter.grad.nbytes
         for gradients in buckets:
             flat = _sum(torch.cat([gradient.flatten() for gradient in gradients]))
-            for gradient, total in zip(gradients, flat.split([each.numel() for each in gradients]), strict=True):
+            totals = torch.split(flat, [gradient.numel() for gradient in gradients])
+            for gradient, total in zip(gradients, totals, strict=True):
                 gradient.copy_(total.view(gradient.shape))
 
     def batch_norm(self) -> contextlib.AbstractContextManager[object]:
@@ -139,7 +142,7 @@ def _explained() -> Iterator[None]:
 def _sum(tensor: torch.Tensor) -> torch.Tensor:
     """Sum a tensor over all ranks in place."""
     with _explained():
-        distributed.all_reduce(tensor)
+        distributed.all_reduce(tensor, group=_group)
     return tensor
 
 
@@ -149,7 +152,7 @@ class _SharedBatchNorm(TorchFunctionMode):
     `torch.nn.SyncBatchNorm` works on GPUs only, and is another module, whose weights would have to be converted.
     """
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is functional.batch_norm:
             return _batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
@@ -214,22 +217,62 @@ def _by_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     return values.view(1, -1, *[1] * (x.ndim - 2))
 
 
+def backend_of(device: torch.device) -> str:
+    """Return torch's backends: numbers and orders travel from CPU to CPU, gradients from GPU to GPU."""
+    return "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+
+
 def join(rank: int, size: int, store: str, device: torch.device) -> None:
-    """Connect this process with the others of this machine, through a file, and not through a network interface."""
+    """Connect this process with the others of this machine, which know each other by a file."""
+    if rank > 0:
+        Path(f"{store}.{rank}").touch()
+    with _on_loopback():
+        file = distributed.FileStore(store, size)  # type: ignore[attr-defined]
+        file.set_timeout(datetime.timedelta(seconds=JOIN_S))
+        distributed.init_process_group(backend_of(device), store=file, rank=rank, world_size=size, timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let processes connect within this machine, so that no port is open to others."""
     loopback = {"linux": "lo", "darwin": "lo0"}.get(sys.platform)
     given = {name: os.environ.get(name) for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")}
     try:
-        if loopback is not None:  # no port is open to other machines
+        if loopback is not None:
             os.environ.update(dict.fromkeys(given, loopback))
-        rendezvous = distributed.FileStore(store, size)
-        rendezvous.set_timeout(datetime.timedelta(seconds=JOIN_S))
-        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-        distributed.init_process_group(backend, store=rendezvous, rank=rank, world_size=size, timeout=PATIENCE)
+        yield
     finally:
         for name, value in given.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+
+
+_launched: Ranks | None = None  # by torchrun, with this process among them
+_group: distributed.ProcessGroup | None = None  # None is torch's default group
+
+
+def launched_ranks() -> Ranks | None:
+    """Return the processes that torchrun has started, of which this is one; None without torchrun, or for a single one.
+
+    They are connected by the first call, for which all of them wait.
+    """
+    global _launched, _group
+    if _launched is None and distributed.is_torchelastic_launched() and int(os.environ["WORLD_SIZE"]) > 1:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        backend = backend_of(choose_device())
+        is_local = os.environ["LOCAL_WORLD_SIZE"] == os.environ["WORLD_SIZE"]
+        with _on_loopback() if is_local else contextlib.nullcontext():
+            if distributed.is_initialized():  # by the user's program, perhaps with another backend
+                group = distributed.new_group(backend=backend, timeout=PATIENCE)
+                assert isinstance(group, distributed.ProcessGroup)
+                _group = group
+            else:
+                distributed.init_process_group(backend, timeout=PATIENCE)
+                atexit.register(distributed.destroy_process_group)
+        _launched = Ranks(distributed.get_rank(), distributed.get_world_size())
+    return _launched
 
 
 class Crew:
@@ -238,7 +281,8 @@ class Crew:
     def __init__(self, size: int, num_threads: int, device: torch.device, follower: Trainable) -> None:
         self.key = size, num_threads, device.type
         self.ranks = Ranks(0, size, self._join)
-        self._device, self._failure = device, None
+        self._device = device
+        self._failure: JobFailed | None = None
         self._folder = Path(tempfile.mkdtemp(prefix="saccade-ranks-"))
         places = [f"cuda:{rank}" if device.type == "cuda" else "cpu" for rank in range(1, size)]
         slots = [WorkerSlot(place, num_threads) for place in places]
@@ -249,12 +293,21 @@ class Crew:
         self._thread.start()
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all processes are alive."""
+        return self._thread.is_alive()
+
+    @property
     def _store(self) -> str:
         return str(self._folder / "rendezvous")
 
     def _join(self) -> None:
-        if not self._executor.wait_for_start(JOIN_S) or not self._thread.is_alive():
-            raise LostRankError(f"the processes of the trial have not started in {JOIN_S:g} s")
+        start_s = time.monotonic()
+        # Connecting cannot be interrupted, so it begins when all are there.
+        while len(list(self._folder.glob(f"{Path(self._store).name}.*"))) < self.ranks.size - 1:
+            if not self.is_whole or time.monotonic() - start_s > JOIN_S:
+                raise LostRankError(f"the {self.ranks.size} processes of the trial were not ready in {JOIN_S:g} s")
+            time.sleep(0.02)
         with _explained():
             join(0, self.ranks.size, self._store, self._device)
 
@@ -266,8 +319,8 @@ class Crew:
     def _handle(self, event: Event) -> Decision:
         if isinstance(event, JobFailed):
             self._failure = event
-            if distributed.is_initialized() and self._device.type == "cuda":
-                distributed.group.WORLD.abort()  # unlike gloo, NCCL would wait for ever
+            if self._device.type == "cuda" and (group := distributed.group.WORLD) is not None:
+                group.abort()  # unlike gloo, NCCL would wait for ever
             raise LostRankError
         return Decision.CONTINUE
 
@@ -276,8 +329,9 @@ class Crew:
         self._thread.join(FAILURE_S)
         if self._failure is None:
             return None
-        what = f"rank {self._failure.trial} of the {self.ranks.size} processes of the trial failed: {self._failure.reason}"
-        return WorkerDiedError(what) if self._failure.is_worker_lost else RuntimeError(what)
+        reason = self._failure.reason.removeprefix(f"{WorkerDiedError.__name__}: ")
+        text = f"rank {self._failure.trial} of the {self.ranks.size} processes of the trial failed: {reason}"
+        return WorkerDiedError(text) if self._failure.is_worker_lost else RuntimeError(text)
 
     def close(self) -> None:
         """Kill the processes."""
@@ -299,39 +353,48 @@ def dismiss_ranks() -> None:
         crew.close()
 
 
-@contextlib.contextmanager
-def data_parallel(size: int, device: str | None, follower: Trainable) -> Iterator[Ranks]:
-    """Context of a job that `size` processes train together; they are started now and kept for the next job.
-
-    `follower` is the job of the other processes. Raises a WorkerDiedError if one of them is lost during the context, and
-    a RuntimeError if one of them fails. None of them outlives this process.
-    """
+def _crew_of(size: int, num_threads: int, device: torch.device, follower: Trainable) -> Crew:
+    """Return the processes of the job before, if they suit this one, or else new ones."""
     global _crew
-    if size == 1:
-        yield ALONE
-        return
-    num_threads = max(1, torch.get_num_threads() // size)
-    key = size, num_threads, choose_device(device).type
-    if _crew is None or _crew.key != key:
+    if _crew is None or _crew.key != (size, num_threads, device.type) or not _crew.is_whole:
         dismiss_ranks()
         if distributed.is_initialized():
             raise HyperparameterError(
-                f"nprocs_per_trial={size} starts processes that torch.distributed connects, but in this process it is in "
-                'use. Leave out nprocs_per_trial, or pass executor="process".'
+                f"nprocs_per_trial={size} starts processes that torch.distributed connects, but this process uses "
+                'it already. Leave out nprocs_per_trial, or pass executor="process".'
             )
-        _crew = Crew(size, num_threads, choose_device(device), follower)
-    ranks = _crew.ranks
+        _crew = Crew(size, num_threads, device, follower)
+    return _crew
+
+
+@contextlib.contextmanager
+def data_parallel(size: int, device: str | None, follower: Trainable) -> Iterator[Ranks]:
+    """Context of a job that `size` processes train together: those of torchrun, or those that this one starts now.
+
+    The latter are kept for the next job; their own job is `follower`. Raises a WorkerDiedError if one of them is lost
+    during the context, and a RuntimeError if one of them fails. None of them outlives this process.
+    """
+    if size == 1:
+        yield ALONE
+        return
+    num_threads = max(1, torch.get_num_threads() // (1 if _launched else size))
+    crew = None if _launched else _crew_of(size, num_threads, choose_device(device), follower)
+    ranks = _launched or (crew.ranks if crew else ALONE)
+    if ranks.is_busy:
+        raise WorkerDiedError("the processes of torchrun are out of step since an earlier failure; start them again")
     try:
         with cpu_threads(num_threads):
             yield ranks
             ranks.release()
     except BaseException as error:
-        is_lost = isinstance(error, LostRankError)
-        failure = _crew.failure() if is_lost else None
-        if is_lost or ranks.is_busy:
-            dismiss_ranks()
-        else:
+        failure: Exception | None = None
+        if isinstance(error, LostRankError):
+            ranks.is_busy = True
+            failure = WorkerDiedError(str(error)) if crew is None else crew.failure()
+        if not ranks.is_busy:
             ranks.release()
+        elif crew is not None:
+            dismiss_ranks()
         if failure is not None:
             raise failure from error
         raise

@@ -371,7 +371,9 @@ def follow(ranks: Ranks, store: ImageStore | None = None) -> Any:
                 trainer.steps.take_epoch(Deadline(None), ranks=ranks)
         else:
             task, folder, recipe, numerics, state = cloudpickle.loads(order)  # written by rank 0
-            trainer = Trainer(replace(task, store=store or ImageStore.open(folder)), recipe, LocalTrialFiles(Path()), ranks=ranks)
+            trainer = Trainer(
+                replace(task, store=store or ImageStore.open(folder)), recipe, LocalTrialFiles(Path()), ranks=ranks
+            )
             device = trainer.classifier.numerics.device
             training = Numerics.from_json(numerics, device)
             trainer.classifier.use(training, training)
