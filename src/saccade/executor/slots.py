@@ -95,8 +95,8 @@ class WorkerSlot:
             )
             if number + self.num_gpus > len(names):
                 raise HyperparameterError(
-                    f"A worker has {count_of(self.num_gpus, 'GPU')} from {self.device!r} on, but CUDA_VISIBLE_DEVICES={shown!r} lists "
-                    f"{len(names)}. Choose one of those, or unset the variable."
+                    f"A worker has {count_of(self.num_gpus, 'GPU')} from {self.device!r} on, but "
+                    f"CUDA_VISIBLE_DEVICES={shown!r} lists {len(names)}. Choose some of those, or unset the variable."
                 )
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[number : number + self.num_gpus])
         return environment

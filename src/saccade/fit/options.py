@@ -488,8 +488,8 @@ class FitOptions(BaseModel):
         num_gpus = self.ngpus_per_trial
         if num_gpus and self.nprocs_per_trial is not None and self.nprocs_per_trial > max(1, num_gpus):
             raise HyperparameterError(
-                f"nprocs_per_trial={self.nprocs_per_trial} exceeds ngpus_per_trial={num_gpus:g}, and each process trains "
-                "on a GPU of its own. Increase ngpus_per_trial, or leave it out"
+                f"nprocs_per_trial={self.nprocs_per_trial} exceeds ngpus_per_trial={num_gpus:g}, and each process "
+                "trains on a GPU of its own. Increase ngpus_per_trial, or leave it out"
             )
         costs = cost_names(self.objectives)
         if self.ensemble not in ("auto", False):
