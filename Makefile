@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint docs format clean
+.PHONY: help demo test test-lowest lint style types pages docs format clean
 
 help:  ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,9 +21,12 @@ help:  ## Show what can be made
 demo: $(INSTALLED)  ## Classify photographs by pretrained features, search on handwritten digits, show the results
 	@$(BIN)/saccade demo
 
-test: lint  ## Check the code, then run the tests
+# Types and docs are checked beside the tests. One worker more than there are processors, since some tests wait.
+test: style  ## Check the code, and run the tests
 	@echo "== pytest: tests, warnings are errors"
-	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
+	@$(MAKE) --no-print-directory types pages >$(VENV)/lint.log 2>&1 & \
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $$($(BIN)/python -c 'import os; print(min(4, 1 + os.cpu_count()))') --dist worksteal; \
+	tests=$$?; wait $$! || tests=1; cat $(VENV)/lint.log; rm $(VENV)/lint.log; exit $$tests
 
 test-lowest:  ## Run a short suite with the lowest versions that pyproject.toml allows
 	@rm -rf $(LOWEST)
@@ -33,15 +36,21 @@ test-lowest:  ## Run a short suite with the lowest versions that pyproject.toml 
 	@OMP_NUM_THREADS=1 $(LOWEST)/bin/pytest -q -n 2 --dist worksteal -o filterwarnings= $(LOWEST_TESTS)
 	@rm -rf $(LOWEST)
 
-lint: $(INSTALLED)  ## Check style, types and layers
+lint: style types pages  ## Check style, layers, types and docs
+
+style: $(INSTALLED)
 	@echo "== ruff: formatting"
 	@$(BIN)/ruff format --check .
 	@echo "== ruff: rules"
 	@$(BIN)/ruff check .
-	@echo "== mypy: types, strict"
-	@$(BIN)/mypy
 	@echo "== import-linter: layers"
 	@$(BIN)/lint-imports --no-logo
+
+types: $(INSTALLED)
+	@echo "== mypy: types, strict"
+	@$(BIN)/mypy
+
+pages: $(INSTALLED)
 	@echo "== mkdocs: docs build strictly"
 	@$(MKDOCS) build --strict --quiet
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
+import secrets
 import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,8 +27,11 @@ from saccade.training.task import ImageTask
 
 pytest.register_assert_rewrite("contracts")
 
+from ray_cluster import ray_address as ray_address  # noqa: E402
+from ray_cluster import ray_cluster as ray_cluster  # noqa: E402
+
 # A busy machine may take any time for an example.
-settings.register_profile("saccade", deadline=None)
+settings.register_profile("saccade", deadline=None, max_examples=50)
 settings.load_profile("saccade")
 
 COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 50, 40), "yellow": (220, 210, 40)}
@@ -152,6 +158,43 @@ def browser() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[str]:
+    """A real S3 server, moto's, whose address is returned."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'saccade[remote]'")
+    server = pytest.importorskip("moto.server", reason="moto is not installed: pip install 'moto[server]'")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    started = server.ThreadedMotoServer(port=0)
+    started.start()
+    host, port = started.get_host_and_port()
+    yield f"http://{host.replace('0.0.0.0', '127.0.0.1')}:{port}"
+    started.stop()
+
+
+@pytest.fixture
+def s3(_s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a new bucket; credentials and the endpoint are in the environment, also for other processes."""
+    import s3fs
+
+    values = {"ACCESS_KEY_ID": "testing", "SECRET_ACCESS_KEY": "testing", "DEFAULT_REGION": "us-east-1"}
+    for name, value in {**values, "ENDPOINT_URL": _s3_server}.items():
+        monkeypatch.setenv(f"AWS_{name}", value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    bucket = f"bucket-{secrets.token_hex(4)}"
+    s3fs.S3FileSystem().mkdir(bucket)
+    yield f"s3://{bucket}"
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def memory() -> Iterator[str]:
+    """The URL of an empty folder in fsspec's memory file system."""
+    name = secrets.token_hex(4)
+    yield f"memory://{name}"
+    if (files := fsspec.filesystem("memory")).exists(f"/{name}"):
+        files.rm(f"/{name}", recursive=True)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ SaccadeError
 ├── DataError                     data that cannot be used (also ValueError)
 │   ├── ArchiveError              an archive that is broken or unsafe to unpack
 │   ├── DownloadError             a file that could not be fetched (also OSError)
+│   │   └── RemoteError           a URL such as s3://… that cannot be read or written
 │   └── ImageReadError            one image that cannot be decoded
 ├── JournalError                  an event log that is invalid or in use (also ValueError)
 │   └── RunInUseError             a run folder that another run is using (also DataError)
@@ -20,6 +21,7 @@ SaccadeError
 ├── DivergedError                 a loss that is no longer finite (also RuntimeError)
 ├── OutOfMemoryError              a trial that does not fit the device (also MemoryError)
 ├── DiskFullError                 a full disk (also OSError)
+├── ClusterError                  a cluster that cannot be used (also RuntimeError)
 ├── WorkerDiedError               a worker process that ended in the middle of a job (also RuntimeError)
 ├── NotFittedError                a predictor used before it was fitted (also ValueError, AttributeError)
 └── SavedPredictorError           a folder without a predictor that can be loaded (also ValueError)
@@ -124,6 +126,15 @@ class DownloadError(DataError, OSError):
     """A file that could not be downloaded."""
 
 
+class RemoteError(DownloadError):
+    """A URL of an object store or a cluster's file system that cannot be read or written."""
+
+    kind: str = "broken"
+    """``"missing"`` (no such object or bucket), ``"denied"`` (by permissions), or ``"broken"``."""
+    is_temporary: bool = False
+    """Whether another attempt may succeed."""
+
+
 class ImageReadError(DataError):
     """One image that cannot be decoded; the message is the reason."""
 
@@ -150,6 +161,10 @@ class OutOfMemoryError(SaccadeError, MemoryError):
 
 class DiskFullError(SaccadeError, OSError):
     """The disk is full."""
+
+
+class ClusterError(SaccadeError, RuntimeError):
+    """A cluster that is not reached, or has no node on which trials can run."""
 
 
 class WorkerDiedError(SaccadeError, RuntimeError):

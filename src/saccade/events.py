@@ -218,6 +218,8 @@ class EpochDone(Event):
     """Whether the trial's configuration ends with this epoch."""
     decision: Decision | None = field(default=None, compare=False)
     """What the study has answered; None until it has."""
+    node: str = field(default="", compare=False)
+    """Name of the cluster's node that trained it; "" on this machine."""
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.score):
@@ -232,7 +234,9 @@ class TrialRestarted(Event):
     trial: int
     after_epoch: int
     num_retries: int = 0
-    """How often the trial has lost its worker by now."""
+    """How often the trial has lost its worker since it has reported a new epoch."""
+    num_lost_nodes: int = 0
+    """How often it has lost the node of its worker since then."""
 
 
 @dataclass(frozen=True)
@@ -259,6 +263,8 @@ class JobFailed(Event):
     """Of the error; "" if there was none."""
     is_worker_lost: bool = False
     """Whether the worker crashed or was killed, which may not be caused by the trial."""
+    is_node_lost: bool = False
+    """Whether the worker was lost together with its node or its connection, which the trial does not cause."""
     is_disk_full: bool = False
     """Whether a file could not be written for lack of space. The trial is retried when the run is resumed."""
 
@@ -269,6 +275,10 @@ class WorkerJoined(Event):
 
     kind: ClassVar[str] = "worker_joined"
     num_workers: int
+    node: str = ""
+    """Name of the cluster's node that it is on; "" on this machine."""
+    speed: float | None = None
+    """Speed of the node, relative to any machine that is the same for all nodes; None if it was not measured."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +290,8 @@ class WorkerLost(Event):
 
     kind: ClassVar[str] = "worker_lost"
     num_workers: int
+    node: str = ""
+    """Name of the cluster's node that it was on; "" on this machine."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from forked import forked_saccade
 from saccade import ImagePredictor
 from saccade.fit.config_file import FIT_TOML, FitConfig
 from saccade.space import Categorical, Real
@@ -162,7 +163,7 @@ def test_errors_in_options_need_no_heavy_libraries():
     assert run.stdout == "2 False\n"
 
 
-def test_a_whole_fit_from_a_file_in_a_real_process(splits, tmp_path):
+def test_a_whole_fit_from_a_file_in_a_real_process(splits, tmp_path, monkeypatch):
     shutil.copytree(splits / "train", tmp_path / "data")
     FitConfig(
         data="data",
@@ -176,10 +177,12 @@ def test_a_whole_fit_from_a_file_in_a_real_process(splits, tmp_path):
         },
         num_trials=1,
         executor="inline",
+        report=True,
     ).write(tmp_path / "my.toml")
-    command = [sys.executable, "-m", "saccade", "fit", "--config", "my.toml", "--out", "run"]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert (run.returncode, "Traceback" in run.stderr) == (0, False), run.stderr
+    monkeypatch.chdir(tmp_path)
+    run = forked_saccade("fit", "--config", "my.toml", "--out", "run")
+    output, errors = run.communicate()
+    assert (run.returncode, "Traceback" in errors) == (0, False), errors
     file = tmp_path / "run" / "report.html"
-    assert run.stdout.splitlines()[-2:] == [f"run {tmp_path / 'run'}", f"report {file}"]
+    assert output.splitlines()[-2:] == [f"run {tmp_path / 'run'}", f"report {file}"]
     assert f"saccade fit --config {tmp_path / 'run'} --out OTHER" in file.read_text()

@@ -1,4 +1,4 @@
-"""``saccade mcp``: the tools of a real process, called by the client of the SDK."""
+"""``saccade mcp``: the tools, in this process and in a real one, called by the client of the SDK."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ pytest.importorskip("mcp", reason="the extra mcp is not installed")
 import anyio
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters
+from mcp.server.mcpserver import MCPServer
 
 from saccade import ImagePredictor
-from saccade.cli.mcp_server import Root
+from saccade.cli.mcp_server import Root, make_server
 from saccade.errors import DataError
 
 Call = Callable[..., Awaitable[Any]]
@@ -39,15 +40,18 @@ def root(fitted, splits, tmp_path) -> Path:
     return folder
 
 
-def session(root: Path, use: Callable[[Client, Call], Awaitable[None]]) -> None:
-    """Start a server in `root`, and let `use` call its tools."""
+def process(root: Path) -> StdioServerParameters:
+    """Return the command of a server in `root`."""
     env = {"PYTHONPATH": os.pathsep.join(sys.path), "SACCADE_CACHE": str(root.parent / "cache"), "OMP_NUM_THREADS": "1"}
-    command = StdioServerParameters(
-        command=sys.executable, args=["-m", "saccade", "mcp", "--root", str(root)], env=env, cwd=root.parent
-    )
+    arguments = ["-m", "saccade", "mcp", "--root", str(root)]
+    return StdioServerParameters(command=sys.executable, args=arguments, env=env, cwd=root.parent)
+
+
+def session(server: StdioServerParameters | MCPServer, use: Callable[[Client, Call], Awaitable[None]]) -> None:
+    """Let `use` call the tools of a server."""
 
     async def run() -> None:
-        async with Client(command) as client:
+        async with Client(server) as client:
 
             async def call(tool: str, **arguments: Any) -> Any:
                 result = await client.call_tool(tool, arguments)
@@ -97,7 +101,7 @@ def test_tools_read_a_run_and_refuse_what_is_outside(root):
             assert message in text, text
             assert "Traceback" not in text
 
-    session(root, use)
+    session(make_server(root), use)
 
 
 @pytest.mark.slow
@@ -125,7 +129,7 @@ def test_a_fit_runs_in_the_background_is_stopped_and_resumed(root):
         assert not (root / "bad").exists()
         assert ImagePredictor.resume(run, finish=True, verbosity=0).leaderboard()["epochs_done"][0] < 100_000
 
-    session(root, use)
+    session(process(root), use)
 
 
 def test_a_run_may_have_links_of_its_tracker(tmp_path):

@@ -20,13 +20,13 @@ from saccade.study.trial import Trainable
         ({"time_limit_s": -1.0}, InlineExecutor),
         ({"time_limit_s": 600.0}, ProcessExecutor),
         ({"time_limit_s": math.inf}, ProcessExecutor),
-        ({"workers": [WorkerSlot(), WorkerSlot()], "num_trials": 1, "time_limit_s": 1.0}, ProcessExecutor),
+        ({"workers": lambda: [WorkerSlot(), WorkerSlot()], "num_trials": 1, "time_limit_s": 1.0}, ProcessExecutor),
     ],
 )
 def test_executors_are_made(arguments, kind):
     with make_executor(**arguments) as executor:
         assert type(executor) is kind
-        assert executor.num_workers == len(arguments.get("workers", [0]))
+        assert executor.num_workers == len(arguments.get("workers", lambda: [0])())
 
 
 def test_an_unknown_name_is_an_error():

@@ -8,10 +8,9 @@ import importlib.metadata
 import importlib.util
 import json
 import pickle
-import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from contracts.export_problems import Problems
+from forked import Forked
 from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import HyperparameterError, SaccadeError, SavedPredictorError, UnknownNameError
 from saccade.export import EXPORT_FORMATS, ExportFormat
-from saccade.export.exporting import float32_pipeline, make_module
 from saccade.export.formats.onnx_format import OnnxFormat
 from saccade.export.metadata import ExportedPreprocessing, ExportMetadata, PrecisionResult
 from saccade.export.onnx_model import OnnxModel
@@ -77,11 +76,19 @@ def metadata_of(name: str, file: Path) -> ExportMetadata:
     return ExportMetadata.model_validate_json(text)
 
 
-@pytest.fixture(scope="module")
-def onnx_program(fitted: ImagePredictor) -> Any:
-    """The predictor as an ONNX program, which takes seconds to convert."""
-    pytest.importorskip("onnxscript", reason="needs the extra onnx")
-    return OnnxFormat().convert(make_module(float32_pipeline(fitted.pipeline.saved), None))
+@pytest.fixture(scope="module", autouse=True)
+def _converted_once() -> Iterator[None]:
+    """Convert the predictor of this file to ONNX once, which takes seconds."""
+    convert, converted = OnnxFormat.convert, []
+
+    def convert_once(chosen: OnnxFormat, module: Any) -> Any:
+        if not converted:
+            converted.append(convert(chosen, module))
+        return copy.deepcopy(converted[0])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnnxFormat, "convert", convert_once)
+        yield
 
 
 @pytest.fixture(scope="module", params=WHOLE)
@@ -205,16 +212,17 @@ def test_pt2_needs_torch_alone(
 ) -> None:
     file = exported[1]
     images = np.stack([np.asarray(Image.open(path).resize((50, 33))) for path in frame["image"][:3]])
-    np.save(tmp_path / "images.npy", images)
-    code = (
-        "import sys\n"
-        "sys.modules.update(dict.fromkeys(['saccade', 'timm', 'torchvision']))\n"  # importing them is an error
-        "import numpy as np, torch\n"
-        f"program = torch.export.load({str(file)!r})\n"
-        f"found = program.module()(torch.from_numpy(np.load({str(tmp_path / 'images.npy')!r})))\n"
-        f"np.save({str(tmp_path / 'found.npy')!r}, found[0].numpy())\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+    def predict_without_others() -> None:
+        for name in list(sys.modules):
+            if name.partition(".")[0] in ("saccade", "timm", "torchvision"):
+                sys.modules[name] = None  # type: ignore[assignment]  # importing it is an error
+        found = torch.export.load(file).module()(torch.from_numpy(images))
+        np.save(tmp_path / "found.npy", found[0].numpy())
+
+    process = Forked(predict_without_others)
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
     expected = fitted.predict_proba(list(images), as_pandas=False)
     np.testing.assert_allclose(np.load(tmp_path / "found.npy"), expected, atol=1e-4)
     assert str(Path(__file__).parents[2]).encode() not in file.read_bytes()
@@ -273,11 +281,9 @@ def test_a_new_format_is_one_module(fitted: ImagePredictor, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_fewer_bits(
-    precision: str, fitted: ImagePredictor, onnx_program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fewer_bits(precision: str, fitted: ImagePredictor, tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    monkeypatch.setattr(OnnxFormat, "convert", lambda *_: copy.deepcopy(onnx_program))
+    pytest.importorskip("onnxscript", reason="needs the extra onnx")
     arguments = ["export", fitted.path, "--precision", precision, "--out", str(tmp_path), "--max-accuracy-drop", "1"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -109,7 +109,7 @@ def test_a_damaged_file_is_ignored_or_named_in_an_error(killed: Path, data: st.D
             assert name.name in str(error)  # noqa: PT017
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.data())
 def test_a_record_with_any_odd_value_is_no_obstacle_or_is_named(killed: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(["run.json", "data.json", "split.json", "trials/0000/blueprint.json"]))

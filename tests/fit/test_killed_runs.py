@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,18 +14,19 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from forked import Forked, forked_saccade
 from saccade import ImagePredictor
 from saccade.cli import app
 
 MakeColours = Callable[..., pd.DataFrame]
 
 
-def wait_for(folder: Path, kind: str, num: int, is_running: Callable[[], bool]) -> None:
-    while is_running():
+def wait_for(folder: Path, kind: str, num: int, process: Forked) -> None:
+    while process.poll() is None:
         if (folder / "events.jsonl").is_file() and len(whole_events(folder, kind)) >= num:
             return
-        time.sleep(0.005)
-    raise AssertionError("it ended before")
+        time.sleep(0.02)
+    raise AssertionError(process.communicate())
 
 
 def whole_events(folder: Path, kind: str) -> list[dict[str, Any]]:
@@ -37,35 +36,27 @@ def whole_events(folder: Path, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_run_that_is_killed_repeatedly_completes(
-    make_colours: MakeColours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, react_to_ctrl_c: None
+    make_colours: MakeColours, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("saccade.executor.slots.num_usable_cpus", lambda: 1)  # so there is one worker
     make_colours(10)
     folder = tmp_path / "run"
     small = [f"--set={setting}" for setting in ("pretrained=False", "img_size=32", "batch_size=4", "epochs=5")]
     fit = ["fit", str(tmp_path / "colours_0"), "--model", "test_resnet", "--lr", "1e-3,1e-2,1e-1", *small]
     fit += ["--out", str(folder), "--verbosity", "1", "--time-limit", "10m", "--executor"]
-    # Forked, which saves the time of the imports.
-    killed = multiprocessing.get_context("fork").Process(target=CliRunner().invoke, args=(app, [*fit, "inline"]))
-    killed.start()
-    wait_for(folder, "epoch_done", 3, killed.is_alive)
-    killed.kill()
-    killed.join()
+    with forked_saccade(*fit, "inline") as killed:
+        wait_for(folder, "epoch_done", 3, killed)
+        killed.send_signal(signal.SIGKILL)
     assert not (folder / "predictor").exists()
 
-    command = [sys.executable, "-m", "saccade", *fit, "process", "--resume"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE)
-
-    def is_running() -> bool:
-        return process.poll() is None
-
-    wait_for(folder, "job_done", 1, is_running)
+    process = forked_saccade(*fit, "process", "--resume")
+    wait_for(folder, "job_done", 1, process)
     process.send_signal(signal.SIGINT)  # Ctrl-C: the first one makes the predictor
-    wait_for(folder, "warned", 1 + len(whole_events(folder, "warned")), is_running)
+    wait_for(folder, "warned", 1 + len(whole_events(folder, "warned")), process)
     process.send_signal(signal.SIGINT)
-    stderr = process.communicate()[1].decode()
+    stderr = process.communicate()[1]
     assert not (folder / "predictor").exists()
     assert process.returncode == 130
     assert "Traceback" not in stderr

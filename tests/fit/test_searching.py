@@ -161,6 +161,7 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
         (0, {}, 1),
         (0, {"nprocs_per_trial": 3}, 3),
         (0, {"ngpus_per_trial": 4}, 1),
+        (0, {"ngpus_per_trial": 4, "executor": "ray"}, 4),
         (4, {}, 1),
         (4, {"ngpus_per_trial": 0.5}, 1),
         (4, {"ngpus_per_trial": 2}, 2),
@@ -182,7 +183,7 @@ def test_there_is_a_process_for_each_gpu_of_a_trial(
 def test_waiting_threads_of_workers_sleep_early_on_short_limits(
     request_of: Callable[..., FitRequest], monkeypatch: pytest.MonkeyPatch, limit_s: float | None, is_short: bool
 ) -> None:
-    monkeypatch.setattr(searching, "make_executor", lambda given, preload, workers, **options: workers)
+    monkeypatch.setattr(searching, "make_executor", lambda given, preload, workers, **options: workers())
     request = replace(request_of(executor="process", num_trials=2, ngpus_per_trial=0), time_limit_s=limit_s)
     (slot,) = make_image_executor(request, [].append)  # type: ignore[misc]
     assert slot.is_wait_short is is_short  # type: ignore[has-type]
@@ -364,6 +365,7 @@ class Starting(ProcessExecutor):
 
     def __init__(self, start_s: float) -> None:
         self.start_s, self.now_s, self.is_closed, self.trainable = start_s, 0.0, False, None
+        self._slots = (WorkerSlot(),)
 
     @property
     def num_ready(self) -> int:

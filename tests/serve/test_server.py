@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import resource
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +18,7 @@ import httpx2
 import pytest
 
 from contracts.servers import photo, png, serving
+from forked import Forked, forked_saccade
 from saccade import ImagePredictor
 from saccade.errors import DataError
 from saccade.serve import ServerSettings, serve
@@ -33,7 +31,7 @@ HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
 @dataclass(frozen=True)
 class Process:
-    process: subprocess.Popen[str]
+    process: Forked
     port: int
 
     def connect(self) -> socket.socket:
@@ -68,25 +66,20 @@ def read_all(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def start(run: str, *options: str, key: str | None = None) -> Process:
-    environment = {**os.environ, "SACCADE_API_KEY": key} if key else {**os.environ}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "saccade", "serve", run, "--port", "0", *options],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-    )  # fmt: skip
-    assert process.stdout is not None
+def start(run: str, *options: str) -> Process:
+    process = forked_saccade("serve", run, "--port", "0", *options)
     line = process.stdout.readline()
     found = re.search(r":(\d+) ", line)
-    assert found, (line, process.communicate(timeout=30)[1])
+    assert found, (line, process.communicate())
     return Process(process, int(found[1]))
 
 
 @pytest.fixture(scope="module")
 def server(predictor: ImagePredictor) -> Iterator[Process]:
     found = start(predictor.path, "--timeout-s", str(TIMEOUT_S), "--queue", "64", "--max-mb", "2")
-    yield found
-    found.process.kill()
-    found.process.communicate()
+    with found.process:
+        yield found
+        found.process.kill()
 
 
 def request(body: bytes, close: bool = True) -> bytes:
@@ -281,7 +274,7 @@ def test_a_full_queue_answers_503_and_no_request_is_lost(server: Process) -> Non
 
 def test_a_signal_finishes_accepted_requests_and_refuses_new_ones(predictor: ImagePredictor) -> None:
     server = start(predictor.path)
-    try:
+    with server.process:
         started = threading.Barrier(9)
 
         def ask(_: int) -> int:
@@ -301,10 +294,7 @@ def test_a_signal_finishes_accepted_requests_and_refuses_new_ones(predictor: Ima
         assert server.process.wait(60) == 0
         with pytest.raises(ConnectionRefusedError):
             server.connect()
-        assert "Traceback" not in server.process.communicate()[1]
-    finally:
-        server.process.kill()
-        server.process.communicate()
+        assert "Traceback" not in server.process.stderr.read()
 
 
 def test_settings_that_cannot_be_used_are_errors_before_the_model_is_loaded(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from PIL import features
 from rich.filesize import decimal
 
 from saccade._version import __version__
-from saccade.data.sources.download import cache_folder
 from saccade.errors import SaccadeError, count_of
 from saccade.executor import num_usable_cpus
 from saccade.fit.run_folder import RUNS_FOLDER
@@ -30,6 +29,7 @@ from saccade.models.embedded import embedded_networks, package_faults
 from saccade.models.network import build_network
 from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, hub_cache_folder, hub_endpoint, tensor_names
 from saccade.numerics.device import Numerics, choose_device
+from saccade.remote import cache_folder
 
 Verdict = Literal["OK", "note", "problem"]
 

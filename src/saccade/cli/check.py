@@ -10,6 +10,7 @@ import typer
 
 from saccade.cli.words import Encoding, ImageColumn, ImageRoot, LabelSep, check_output, print_remark
 from saccade.errors import DataError, explained_file_errors
+from saccade.remote import is_url
 
 if TYPE_CHECKING:
     from saccade.cli.inputs import TableColumns
@@ -43,7 +44,6 @@ def check(
     """
     from saccade.cli.inputs import TableColumns, label_columns
     from saccade.cli.results import CheckResult
-    from saccade.data.decoding import is_url
     from saccade.data.sources.sources import NO_FILE, describe_unreadable
     from saccade.data.sources.tables import is_table
 
@@ -51,20 +51,22 @@ def check(
     parts = _read(data, TableColumns(image_column, label_columns(label), image_root, label_sep, encoding))
     # In findings, file names are relative to the common folder of all images.
     every_image = (image for part in parts.values() for image in part[part.image_column])
-    folders = {str(Path(image).absolute().parent) for image in every_image if isinstance(image, str)}
+    paths = [image for image in every_image if isinstance(image, str) and not is_url(image)]
+    folders = {str(Path(image).absolute().parent) for image in paths}
     root = os.path.commonpath(folders) if folders else ""
     report = _check(parts, root)
     _show(report)
     frame = report.to_frame()
-    frame["file"] = [str(Path(root, name)) if isinstance(name, str) else name for name in frame["file"]]
+    is_path = [isinstance(name, str) and not is_url(name) for name in frame["file"]]
+    frame["file"] = [str(Path(root, name)) if is_path[row] else name for row, name in enumerate(frame["file"])]
     if csv is not None:
         with explained_file_errors(csv):
             frame.to_csv(csv, index=False, encoding="utf-8", errors="surrogateescape")
         typer.echo(f"written to {csv}")
     if is_table(data):
         images = parts["train"][parts["train"].image_column].tolist()
-        paths = {row: path for row, path in enumerate(images) if isinstance(path, str) and path and not is_url(path)}
-        missing = {row: NO_FILE for row, path in paths.items() if not Path(path).exists()}
+        named = {row: path for row, path in enumerate(images) if isinstance(path, str) and path and not is_url(path)}
+        missing = {row: NO_FILE for row, path in named.items() if not Path(path).exists()}
         if missing:
             raise DataError(
                 f"{describe_unreadable(images, missing)}\n  Name the folder of the images of {data} by --image-root"
@@ -129,7 +131,10 @@ def _check(parts: dict[str, ImageDataset], root: str) -> CheckReport:
             bar = bars.add_task(f"reading {name}", total=len(images))
             on_progress = lambda done, _: bars.update(bar, completed=done)  # noqa: B023, E731
             scan = scan_images(images, pixel_range=pixel_range, on_progress=on_progress)
-            files = [os.path.relpath(image, root) if isinstance(image, str) else image for image in images]
+            files = [
+                os.path.relpath(image, root) if isinstance(image, str) and not is_url(image) else image
+                for image in images
+            ]
             labels = part.label_names() if part.label_column in part else None
             checked[name] = CheckedPart(files, labels, scan)
     has_labels = train.label_column in train

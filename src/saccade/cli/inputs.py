@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from saccade.data.dataset import ImageDataset
-from saccade.data.decoding import is_url
 from saccade.data.examples import read_examples
 from saccade.data.sources.folders import find_images
-from saccade.data.sources.sources import local_file, local_path
+from saccade.data.sources.sources import folder_of, local_file
 from saccade.data.sources.splits import class_folder, descend_to_splits, find_splits
 from saccade.data.sources.tables import is_table, read_table
 from saccade.errors import DataError, UnknownNameError
+from saccade.remote import is_remote, is_url
 
 
 class Splits(NamedTuple):
@@ -50,7 +50,7 @@ def read_splits(source: str, columns: TableColumns | None = None) -> Splits:
     """
     if is_table(source):
         return Splits(_read_table(source, columns or TableColumns()), None, None)
-    if not find_splits(descend_to_splits(local_path(source))):
+    if not find_splits(descend_to_splits(folder_of(source))):
         return Splits(ImageDataset.from_folder(source), None, None)
     train, val, test = ImageDataset.from_folders(source)
     return Splits(train, val if len(val) else None, test if len(test) else None)
@@ -63,7 +63,7 @@ def read_test_images(source: str, columns: TableColumns | None = None) -> ImageD
     """
     if is_table(source):
         return _read_table(source, columns or TableColumns())
-    folder = descend_to_splits(local_path(source))
+    folder = descend_to_splits(folder_of(source))
     splits = find_splits(folder)
     if not splits:
         return ImageDataset.from_folder(source)
@@ -71,14 +71,15 @@ def read_test_images(source: str, columns: TableColumns | None = None) -> ImageD
         raise DataError(
             f"{source} contains {', '.join(splits.values())} but no test images; pass the folder of classes to test on"
         )
-    return ImageDataset.from_folder(class_folder(folder / splits["test"]))
+    test = class_folder(folder / splits["test"])
+    return ImageDataset.from_folder(test if isinstance(test, Path) else str(test))
 
 
 def read_files(sources: list[str]) -> list[str]:
     """Return the given files, and all images of given folders, archives and patterns; a DataError if one has none."""
     files: list[str] = []
     for source in sources:
-        if not Path(source).is_dir():
+        if is_url(source) or not Path(source).is_dir():
             files += map(str, read_examples(source).images)
         elif found := find_images(Path(source)):
             files += found
@@ -100,5 +101,10 @@ def _read_table(source: str, columns: TableColumns) -> ImageDataset:
     if columns.label_sep is not None:
         texts = frame[labels[0]].map(lambda value: "" if value is None else str(value))
         frame[labels[0]] = [[part.strip() for part in text.split(columns.label_sep) if part.strip()] for text in texts]
-    root = columns.root if columns.root is not None else Path.cwd() if is_url(source) else file.parent
+    if columns.root is not None:
+        root: str | Path = columns.root
+    elif is_remote(source):
+        root = source.rpartition("/")[0]
+    else:
+        root = Path.cwd() if is_url(source) else file.parent
     return ImageDataset(frame, image_column=columns.image, label_column=labels[0], root=root)

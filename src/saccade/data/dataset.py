@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from saccade.data.classes import are_numbers_of_classes, are_values, checked_classes, common_classes, whole_numbers
-from saccade.data.decoding import is_url, read_image
-from saccade.data.sources.folders import descend, folder_names, has_files, images_by_class
+from saccade.data.decoding import read_image
+from saccade.data.sources.folders import Folder, descend, folder_names, has_files, images_by_class
 from saccade.data.sources.huggingface import read_rows
-from saccade.data.sources.sources import as_frame, as_images, check_column, list_image_paths, local_file, local_path
+from saccade.data.sources.sources import as_frame, as_images, check_column, folder_of, list_image_paths, local_file
 from saccade.data.sources.splits import choose_splits, class_folder, descend_to_splits, find_splits, role_of
 from saccade.data.sources.tables import read_table
 from saccade.data.splitting import split_parts
@@ -31,6 +31,7 @@ from saccade.errors import (
     explained_file_errors,
     suggests_names,
 )
+from saccade.remote import is_url
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -63,8 +64,8 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
     image_column, label_column : str
         Names of the two columns, of which the second may be absent. Other columns are kept.
     root : str or Path, optional
-        Base of relative paths: a folder, or the path or address (``http://``, ``https://``, ``file://``) of a
-        zip or tar archive, which is downloaded and unpacked once. None leaves paths as they are.
+        Base of relative paths: a folder, or the path or address (``http://``, ``https://``, ``s3://``, ``file://``
+        and so on) of a zip or tar archive, which is downloaded and unpacked once. None leaves paths as they are.
     no_class : bool
         The images have no labels; a label column is dropped.
 
@@ -105,7 +106,7 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
             check_column(frame, label_column, "label_column", advice)
             if classes is not None:  # a merge makes floats of whole numbers
                 frame = frame.assign(**{label_column: whole_numbers(frame[label_column])})
-        images = as_images(frame[image_column], None if root is None else local_path(root))
+        images = as_images(frame[image_column], root)
         super().__init__(frame.assign(**{image_column: images}))  # type: ignore[call-arg]  # not in pandas-stubs
         self.image_column, self.label_column = image_column, label_column
         self.classes = None if no_class else checked_classes(classes, self[label_column])
@@ -154,8 +155,9 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
         Parameters
         ----------
         root : str or Path
-            The folder, or the path or address of a zip or tar archive of it. A folder that wraps all others
-            in an archive is stepped into.
+            The folder, or the path or address of a zip or tar archive of it. The folder may be a URL such as
+            ``s3://bucket/pets``, whose images are read from there. A folder that wraps all others in an archive is
+            stepped into.
         exts : str or collection of str, optional
             The file name extensions of images; upper and lower case are the same. None for all common ones.
         no_class : bool
@@ -183,7 +185,7 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
         >>> dataset["label"].tolist(), ImageDataset.from_folder(root, labels="numbers")["label"].tolist()
         (['cat', 'dog'], [0, 1])
         """
-        folder = local_path(root, sha256=sha256)
+        folder = folder_of(root, sha256=sha256)
         if not no_class:  # archives and downloads often wrap the classes in another folder
             inner = descend(folder, lambda name: role_of(name) is not None)
             if splits := find_splits(inner):
@@ -192,7 +194,7 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
                     "ImageDataset.from_folders, or from_folder with one of them."
                 )
             if inner != folder and not is_url(root) and Path(root).expanduser().is_dir():
-                only = repr(str(inner.relative_to(folder)))
+                only = repr(str(inner).removeprefix(str(folder)).strip("/\\"))
                 text = f"{folder} contains only {only}; the folders in that are taken as the classes"
                 warnings.warn(DataWarning(text), stacklevel=3)
             folder = inner
@@ -264,7 +266,7 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
         [['cat', 'dog'], [], ['dog']]
         """
         wanted = {"train": train, "val": val, "test": test}
-        folder = descend_to_splits(local_path(root, sha256=sha256), wanted)
+        folder = descend_to_splits(folder_of(root, sha256=sha256), wanted)
         chosen = choose_splits(folder, wanted)
         splits = [
             images_by_class(class_folder(folder / chosen[role]), exts, no_class)
@@ -297,7 +299,8 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
         Parameters
         ----------
         csv : str or Path
-            The path or address of a table with a header. Only empty fields are missing values: a class may be
+            The path or address of a table with a header: CSV or TSV; or Parquet, JSON (a list of records), or JSON
+            Lines, by the end of its name. Only empty fields are missing values: a class may be
             called "None" or "NA". Labels stay as they are written; they are numbers only where no number would be
             written differently (1 and 2.5, but not 007 and 1.0).
         root, image_column, label_column, no_class
@@ -619,7 +622,7 @@ class ImageDataset(pd.DataFrame, metaclass=SuggestingClass):
         return TorchImages(images, labels.tolist(), transform)
 
 
-def _check_folders_below(folder: Path, classes: Sequence[str]) -> None:
+def _check_folders_below(folder: Folder, classes: Sequence[str]) -> None:
     """Warn if all class folders have the same sub-folders; a DataError if these are classes, and the folders splits."""
     names = [name for name in folder_names(folder) if unicodedata.normalize("NFC", name) in classes]
     common = set.intersection(*(set(folder_names(folder / name)) for name in names))

@@ -30,7 +30,8 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageMode, UnidentifiedIma
 from saccade.checks import bytes_from_environment
 from saccade.data.jpeg_xl import read_header
 from saccade.data.pixel_range import PixelRange, has_range, own_range, some_samples, to_uint8
-from saccade.errors import HyperparameterError, ImageReadError, SaccadeError
+from saccade.errors import HyperparameterError, ImageReadError, RemoteError, SaccadeError
+from saccade.remote import UrlFile, is_remote, is_url
 
 ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, "npt.NDArray[Any]"]
 
@@ -239,7 +240,7 @@ def reasons_for_errors() -> Iterator[None]:
     """Turn all errors into an `ImageReadError` with a short reason."""
     try:
         yield
-    except (ImageReadError, HyperparameterError):
+    except (ImageReadError, HyperparameterError, RemoteError):
         raise
     except SaccadeError as error:  # of a download
         raise ImageReadError(str(error)) from error
@@ -277,7 +278,7 @@ def _opened(image: object) -> Iterator[tuple[Image.Image, BinaryIO | None]]:
     if isinstance(image, bytes | bytearray | memoryview):
         file = io.BytesIO(image)
     elif isinstance(image, (str, os.PathLike)) and str(image).strip():
-        file = local_path_of(image).open("rb")
+        file = io.BytesIO(_remote_bytes(str(image))) if is_remote(image) else local_path_of(image).open("rb")
     else:
         kinds = "a path, bytes, a Pillow image or an array"
         raise ImageReadError(f"{image!r:.40} is not {kinds}, but of type {type(image).__name__}")
@@ -391,9 +392,18 @@ def local_path_of(path: str | os.PathLike[str]) -> Path:
     return Path(text).expanduser() if text.startswith(("~/", "~\\")) else Path(text)
 
 
-def is_url(text: object) -> bool:
-    """Return whether this is a URL with a scheme, such as ``https://host/file.zip``, rather than a path."""
-    return isinstance(text, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text) is not None
+def _remote_bytes(url: str) -> bytes:
+    """Read an image at a URL such as ``s3://bucket/a.png``; errors of all images there are a RemoteError."""
+    max_bytes = bytes_from_environment(MEMORY_VARIABLE) or _MAX_BYTES
+    try:
+        content = UrlFile(url).read(max_bytes)
+    except RemoteError as error:
+        if error.kind == "broken":
+            raise
+        raise ImageReadError("no such file" if error.kind == "missing" else str(error)) from error
+    if len(content) == max_bytes:
+        raise ImageReadError(f"a file of {max_bytes / 1e9:g} GB or more; set {MEMORY_VARIABLE}")
+    return content
 
 
 def _orientation(image: Image.Image) -> int:

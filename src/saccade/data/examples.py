@@ -16,10 +16,12 @@ import pandas as pd
 from PIL import Image
 
 from saccade.data.dataset import ImageDataset
-from saccade.data.decoding import is_url, local_path_of
+from saccade.data.decoding import local_path_of
+from saccade.data.sources.folders import IMAGE_EXTENSIONS
 from saccade.data.sources.sources import ARCHIVE_NAME, existing_spelling, list_image_paths, local_file
 from saccade.data.sources.tables import is_table
 from saccade.errors import DataError, DataWarning, near_names
+from saccade.remote import UrlFile, is_remote, is_url
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
 """One image: a path, the bytes of a file, a Pillow image or an array."""
@@ -45,7 +47,8 @@ class Examples:
 def read_examples(data: Any, label: str | list[str] | None = None) -> Examples:
     """Return the images, and the labels if there are any; a DataError for a table without images, or other input.
 
-    `data` is an image, several images, a folder, an archive (also its URL), a glob pattern, a table or an ImageDataset.
+    `data` is an image, several images, a folder, an archive, a glob pattern (also their URLs), a table or an
+    ImageDataset.
     An image is a path, a URL, the bytes of a file (or a bytearray, a memoryview, or a file object opened in binary
     mode), a Pillow image, an array, or a tensor (channels first or last). Several images are a sequence, an iterator, a
     Series, or a four-dimensional array or tensor. A row of a table, such as ``data.iloc[0]``, is
@@ -126,8 +129,12 @@ def _paths_in(place: str | Path) -> list[ImageLike] | None:
     if not text.strip():
         return None
     if is_url(text):
-        is_file_url = text.lower().startswith("file:")
-        is_many = ARCHIVE_NAME.search(text) is not None or (is_file_url and local_file(text).is_dir())
+        is_many = ARCHIVE_NAME.search(text) is not None
+        if text.lower().startswith(("file:", "local:")):
+            is_many = is_many or local_file(text).is_dir()
+        elif is_remote(text) and not is_many:
+            is_many = glob.has_magic(text) or not text.lower().endswith(IMAGE_EXTENSIONS)
+            is_many = is_many and UrlFile(text).kind() != "file"
     else:
         path, is_archive = local_path_of(text), ARCHIVE_NAME.search(text) is not None
         try:
@@ -143,7 +150,9 @@ def labelled_table(data: Any, label: str | list[str]) -> Any:
         return data
     if not is_table(str(data)):
         return ImageDataset.from_folder(data)
-    root = None if is_url(str(data)) else local_path_of(data).parent
+    root: str | Path | None = None if is_url(str(data)) else local_path_of(data).parent
+    if is_remote(str(data)):
+        root = str(data).rpartition("/")[0]
     return ImageDataset.from_csv(data, root, label_column=label if isinstance(label, str) else label[0])
 
 

@@ -20,6 +20,7 @@ from saccade.data.decoding import ImageSource, decode_image, deep_values, quiet_
 from saccade.data.pixel_range import PixelRange, own_range, some_samples
 from saccade.errors import ImageReadError
 from saccade.executor.slots import num_usable_cpus
+from saccade.remote import NUM_THREADS, is_remote
 
 T = TypeVar("T")
 
@@ -153,7 +154,7 @@ def scan_images(
     scan = Scan.empty(len(images), min_shorter_side) if recorder is None else recorder
     chosen = range(len(images)) if order is None else list(order)
     open_positions = [position for position in chosen if not scan.is_recorded(position)]
-    with closing(map_in_threads(facts_at, open_positions, num_threads, deadline)) as outcomes:
+    with closing(map_in_threads(facts_at, open_positions, num_threads or num_readers(images), deadline)) as outcomes:
         for num_done, (position, outcome) in enumerate(outcomes, start=1 + len(chosen) - len(open_positions)):
             scan.record(position, outcome)
             if on_progress is not None:
@@ -166,20 +167,26 @@ def measure_pixel_range(images: Sequence[ImageSource]) -> PixelRange | None:
 
     Headers of up to 1,000 images, drawn at random, are read, and samples of up to 64 of those with more than 8 bits.
     """
-    drawn = np.random.default_rng(0).permutation(len(images))[:_HEADERS_READ].tolist()
+    most = _IMAGES_MEASURED if any(map(is_remote, images)) else _HEADERS_READ  # of a URL, the whole file is read
+    drawn = np.random.default_rng(0).permutation(len(images))[:most].tolist()
 
     def samples_of(position: int) -> npt.NDArray[np.generic] | None:
         values = deep_values(images[position])
         return None if values is None else some_samples(values, _SAMPLES_OF_EACH)
 
     measured: list[npt.NDArray[np.generic]] = []
-    with closing(map_in_threads(samples_of, drawn)) as outcomes:
+    with closing(map_in_threads(samples_of, drawn, num_readers(images))) as outcomes:
         for _, samples in outcomes:
             if samples is not None and samples.size:
                 measured.append(samples)
             if len(measured) == _IMAGES_MEASURED:
                 break
     return own_range(np.concatenate(measured)) if measured else None
+
+
+def num_readers(images: Sequence[ImageSource]) -> int:
+    """Return the number of threads that decode images: more if they wait for an object store."""
+    return NUM_THREADS if any(map(is_remote, images)) else num_usable_cpus()
 
 
 def map_in_threads(

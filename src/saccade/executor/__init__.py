@@ -3,6 +3,7 @@
 ===========  ============================================================================
 ``inline``   `InlineExecutor`: the calling thread
 ``process``  `ProcessExecutor`: worker processes; a crash costs one trial
+``ray``      `RayExecutor`: workers on the nodes of a Ray cluster
 ``auto``     `auto_executor`: ``inline`` for single trials and short searches, else ``process``
 ===========  ============================================================================
 """
@@ -12,10 +13,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from saccade.executor.base import Executor, Handler, InlineExecutor, run_job
 from saccade.executor.process import ProcessExecutor
+from saccade.executor.ray_executor import RayExecutor
 from saccade.executor.slots import WorkerSlot, local_slots, num_usable_cpus, plan_workers
 from saccade.study.registry import Registry
 
@@ -25,6 +28,7 @@ __all__ = [
     "Handler",
     "InlineExecutor",
     "ProcessExecutor",
+    "RayExecutor",
     "WorkerSlot",
     "auto_executor",
     "local_slots",
@@ -63,34 +67,44 @@ def auto_executor(
 EXECUTORS: Registry[Executor] = Registry(
     "executor",
     Executor,  # type: ignore[type-abstract]
-    {"auto": auto_executor, "inline": InlineExecutor, "process": ProcessExecutor},
+    {"auto": auto_executor, "inline": InlineExecutor, "process": ProcessExecutor, "ray": RayExecutor},
 )
 
 
 def make_executor(
     given: str | Executor = "auto",
     preload: Sequence[str] = (),
-    workers: Sequence[WorkerSlot] = (WorkerSlot(),),
+    workers: Callable[[], Sequence[WorkerSlot]] = lambda: (WorkerSlot(),),
     *,
-    num_trials: int | None = None,
-    time_limit_s: float | None = None,
+    address: str | None = None,
+    max_workers: int | None = None,
+    **others: Any,
 ) -> Executor:
     """Return the executor of that name; set its trainable before the first job.
 
-    Raises an UnknownNameError for other names.
+    Raises an UnknownNameError for other names, and a HyperparameterError for options that the executor does not have.
 
     Parameters
     ----------
     given
-        A key of `EXECUTORS`; or an executor, which is returned as it is.
-    preload, workers, num_trials, time_limit_s
-        As for `auto_executor`. Each is passed to the executor if its constructor has such a parameter.
+        A key of `EXECUTORS`; or an executor, which is returned as it is. ``"auto"`` with an `address` is ``"ray"``.
+    preload, workers, others
+        Arguments that are passed to the constructor if it has such a parameter: `num_trials` and `time_limit_s` as for
+        `auto_executor`, `num_cpus` and `num_gpus` as for `RayExecutor`. `workers` returns the slots of this machine.
+    address, max_workers
+        Options that the user has given, as for `RayExecutor`; None if not.
     """
+    options = {name: value for name, value in (("address", address), ("max_workers", max_workers)) if value is not None}
     if not isinstance(given, str):
-        return EXECUTORS.make(given)
-    options = {"preload": preload, "workers": workers, "num_trials": num_trials, "time_limit_s": time_limit_s}
+        return EXECUTORS.make(given, options)
+    given = EXECUTORS.canonical(given)
+    if given == "auto" and address is not None:
+        given = "ray"
     known = inspect.signature(EXECUTORS[given]).parameters
-    return EXECUTORS.make(given, arguments={name: value for name, value in options.items() if name in known})
+    arguments = {name: value for name, value in {"preload": preload, **others}.items() if name in known}
+    if "workers" in known:
+        arguments["workers"] = workers()
+    return EXECUTORS.make(given, options, arguments)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from saccade.errors import WorkerDiedError, is_disk_full
+from saccade.errors import WorkerDiedError, count_of, is_disk_full
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
@@ -40,7 +40,7 @@ class Executor(ABC):
     `WorkerJoined`. ``JobFailed.is_worker_lost`` marks a job whose worker crashed; other jobs are not affected.
 
     The number of workers may change while `run` works: pass `WorkerJoined` or `WorkerLost` to the handler after each
-    change. An executor that waits for its first worker does so in `run`, which a study calls with or without a job.
+    change. An executor without a worker waits for one in `run`, which a study calls with or without a job.
 
     Use an executor as a context manager: leaving it ends the workers. Test a new executor with
     `saccade.testing.ExecutorContract`. An executor that is registered by name (entry point group
@@ -49,6 +49,9 @@ class Executor(ABC):
 
     trainable: Trainable | None
     """What is trained; set it before the first job."""
+
+    measures_speed: bool = False
+    """Whether `WorkerJoined` has the speed of the worker's node, which then need not be that of this machine."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Executor:
         """Return this executor: workers cannot be copied, and clones of an estimator share them."""
@@ -63,6 +66,19 @@ class Executor(ABC):
     @abstractmethod
     def num_free(self) -> int:
         """Number of jobs that may be submitted now."""
+
+    @property
+    def num_ready(self) -> int:
+        """Workers that can begin a job at once; by default all."""
+        return self.num_workers
+
+    def wait_for_start(self, timeout_s: float | None = None) -> bool:  # noqa: ARG002
+        """Wait until `num_ready` grows no more by itself; return False at the timeout in seconds."""
+        return True
+
+    def describe(self) -> str:
+        """Return where jobs run, such as ``"in 2 worker processes"``."""
+        return f"in {count_of(self.num_workers, 'worker process', 'worker processes')}"
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -103,8 +119,10 @@ class Executor(ABC):
                 self.cancel(trial, TIME_LIMIT)
             overdue &= left.keys()
             next_s = min((seconds for trial, seconds in left.items() if trial not in overdue), default=math.inf)
-            # Jobs that are submitted meanwhile may have less time, and workers may hang.
-            self.run(handle, min(next_s, TICK_S if overdue or next_s < math.inf else math.inf))
+            # Jobs that are submitted meanwhile may have less time, and workers may hang. Without a worker, the caller
+            # decides for how long to wait for one.
+            is_limited = overdue or next_s < math.inf or not self.num_workers
+            self.run(handle, min(next_s, TICK_S if is_limited else math.inf))
             if self.num_free >= self.num_workers:
                 return
 
@@ -204,6 +222,10 @@ class InlineExecutor(Executor):
     def num_workers(self) -> int:
         """One."""
         return 1
+
+    def describe(self) -> str:
+        """Return where jobs run."""
+        return "in this process"
 
     @property
     def num_free(self) -> int:

@@ -215,10 +215,13 @@ class WorkerProcess:
     `messages` receives its events, and finally a `WorkerDiedError`, each together with this object.
     """
 
-    def __init__(self, preload: tuple[str, ...], slot: WorkerSlot, messages: Messages) -> None:
+    def __init__(
+        self, preload: tuple[str, ...], slot: WorkerSlot, messages: Messages, folder: str | None = None
+    ) -> None:
         self.job: Job | None = None
         self.trainable: Trainable | None = None  # that was sent last
         self.is_ready = False  # whether it has finished its imports
+        self.speed: float | None = None  # of its machine, if it has measured that
         self.idle_s = 0.0  # without processor time; 0 if that is not known
         self.ready_or_dead = threading.Event()
         self._messages = messages
@@ -231,12 +234,18 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if sys.__stderr__ is None else None,
             env=slot.environment(),
+            cwd=folder,
         )
         self._reader, self._watcher = (
             threading.Thread(target=target, daemon=True) for target in (self._read, self._watch)
         )
         self._reader.start()
         self._watcher.start()
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
 
     @property
     def is_alive(self) -> bool:
@@ -272,7 +281,7 @@ class WorkerProcess:
                     if isinstance(message, Heartbeat):
                         self._has_beaten = True
                     elif isinstance(message, Ready):
-                        self.is_ready = True
+                        self.is_ready, self.speed = True, message.speed
                         self.ready_or_dead.set()
                     else:
                         self._messages.put((self, message))

@@ -9,14 +9,15 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
-from saccade.events import EpochDone, JobDone, JobFailed
+from saccade.events import JobDone, JobFailed
 from saccade.executor.base import failed, run_job
-from saccade.study.trial import Decision, Job, Trainable
+from saccade.study.trial import Job, Trainable
 
 PROGRAM = """\
 import sys
@@ -41,8 +42,11 @@ class Heartbeat:
     """Sent by a thread of the worker, whatever its jobs do, as long as the process runs."""
 
 
+@dataclass(frozen=True)
 class Ready:
     """A worker's first message: its imports are done or have failed, and it waits for jobs."""
+
+    speed: float | None = None  # of the machine, where a function to measure it is preloaded
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,32 @@ class Request:
     job: bytes
     trainable: bytes | None  # None stands for the one sent before
     sent_s: float  # on the monotonic clock, which all processes of a machine share
+    files: Mapping[str, Path] | None = None  # of `Trainable.files`, where this machine has them; None: as they are
 
 
 _SENDING = threading.Lock()
+_ASKING = threading.Lock()
+_channel: tuple[BinaryIO, SimpleQueue[Any]]
+"""Set by `main`: to the parent, and from it."""
+
+
+def ask(message: object) -> Any:
+    """Send a message of a job to the parent of this worker, and return its answer; raise it if it is an error."""
+    outbox, inbox = _channel
+    with _ASKING:
+        _send(outbox, message)
+        answer = inbox.get()
+    if isinstance(answer, BaseException):
+        raise answer
+    return answer
 
 
 def main(preload: Iterable[str] = ()) -> None:
-    """Import modules, then run jobs until the parent ends this process or exits itself."""
+    """Import modules, then run jobs until the parent ends this process or exits itself.
+
+    An entry ``"module:function"`` is a function that returns the speed of this machine, relative to any other one.
+    """
+    global _channel
     # Reserve the pipes from and to the parent for messages. For everything else standard input is empty and standard
     # output goes to standard error, whether Python, a C library or a child process writes it.
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
@@ -69,21 +92,20 @@ def main(preload: Iterable[str] = ()) -> None:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     messages: SimpleQueue[Any] = SimpleQueue()
+    _channel = outbox, messages
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
     threading.Thread(target=_beat, args=(outbox,), daemon=True).start()
     preload_error: BaseException | None = None
+    speed: float | None = None
     try:
-        for module in preload:
-            importlib.import_module(module)
+        for name in preload:
+            module, _, function = name.partition(":")
+            imported = importlib.import_module(module)
+            if function:
+                speed = float(getattr(imported, function)())
     except BaseException as error:  # reported as the failure of each job
         preload_error = error
-    _send(outbox, Ready())
-
-    def report(event: EpochDone) -> Decision:
-        _send(outbox, event)
-        decision = messages.get()
-        assert isinstance(decision, Decision)
-        return decision
+    _send(outbox, Ready(speed))
 
     pickled, trainable = b"", None
     while True:
@@ -96,10 +118,10 @@ def main(preload: Iterable[str] = ()) -> None:
                 pickled, trainable = request.trainable, None
             if trainable is None:  # a new one, or one whose unpickling failed before
                 loaded: Trainable = pickle.loads(pickled)  # noqa: S301  written by our own parent
-                trainable = loaded
+                trainable = loaded if request.files is None else loaded.with_files(request.files)
             job: Job = pickle.loads(request.job)  # noqa: S301  written by our own parent
             waited_s = time.monotonic() - request.sent_s
-            end = run_job(trainable, replace(job, seconds_left=job.seconds_left - waited_s), report)
+            end = run_job(trainable, replace(job, seconds_left=job.seconds_left - waited_s), ask)
         except BaseException as error:  # Ctrl-C is ignored here; see `PROGRAM`
             end = failed(request.trial, error)
         _send(outbox, end)

@@ -99,8 +99,8 @@ def _as_values(value: Any) -> Any:
 
 def _as_images(value: Any) -> Any:
     """Return a path as absolute text, and a table, an array or a sequence as a list of images."""
-    from saccade.data.decoding import is_url  # lazily: it imports Pillow
     from saccade.data.examples import read_examples
+    from saccade.remote import is_url
 
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)
@@ -401,13 +401,33 @@ class FitOptions(BaseModel):
         str | Executor,
         _named(EXECUTORS),
         Option(
-            "Where trials run: inline (in this process), process (in one that may crash) or auto.",
-            '"auto" is inline for a single trial and for time limits below 90 s, else process. Or an instance of '
-            "`saccade.executor.Executor`, whose workers stay alive. Only a process can end a trial that hangs.",
+            "Where trials run: inline (in this process), process (in one that may crash), ray or auto.",
+            '"auto" is inline for a single trial and for time limits below 90 s, else process. "ray" is a Ray cluster, '
+            "with as many workers as it has room for (extra `ray`). Or an instance of `saccade.executor.Executor`, "
+            "whose workers stay alive. Only a process can end a trial that hangs.",
             metavar="NAME",
             may_change=True,
         ),
     ] = "auto"
+    address: Annotated[
+        str | None,
+        Option(
+            "Ray cluster: host:6379, ray://host:10001, or auto for one that runs on this machine.",
+            "None is the cluster of the variable RAY_ADDRESS, or one that runs on this machine, or else one that is "
+            'started. With an address, the executor "auto" is "ray".',
+            metavar="ADDRESS",
+            may_change=True,
+        ),
+    ] = None
+    max_workers: Annotated[
+        Count | None,
+        Option(
+            "Maximum number of trials that train at once on a Ray cluster.",
+            "None: as many as the cluster has room for; an autoscaler is asked for more while all are busy.",
+            metavar="N",
+            may_change=True,
+        ),
+    ] = None
     callbacks: Annotated[
         list[Any],
         BeforeValidator(check_callbacks),

@@ -14,14 +14,14 @@ from typing import Any
 
 import torch
 
+from saccade.autosearch import machine_speed
 from saccade.autosearch.description import describe_recipe, score_range
 from saccade.autosearch.features import DatasetDescription
-from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, count_of
 from saccade.events import Event, Listener, NetworksScreened, RunPlanned, TrialCreated, Warned, WorkerLost
-from saccade.executor import Executor, InlineExecutor, ProcessExecutor, local_slots, make_executor
+from saccade.executor import Executor, InlineExecutor, WorkerSlot, local_slots, make_executor
 from saccade.fit.options import FitOptions
 from saccade.fit.run_folder import TRIALS, FitRequest
 from saccade.fit.time_budget import ADAPTED_BELOW_S, TimeBudget
@@ -63,6 +63,8 @@ def processes_of_trial(settings: FitOptions) -> int:
     """Return the number of processes that train a trial together; each needs a GPU of its own, if trials use GPUs."""
     if (launched := launched_ranks()) is not None:
         return launched.size
+    if settings.executor == "ray":  # whose nodes may have GPUs that this machine has not
+        return settings.nprocs_per_trial or max(1, int(settings.ngpus_per_trial or 1))
     if not is_gpu_wanted(settings):
         return settings.nprocs_per_trial or 1
     return min(settings.nprocs_per_trial or max(1, int(settings.ngpus_per_trial or 1)), torch.cuda.device_count())
@@ -118,31 +120,48 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
                 "others. Leave out executor, or start the program without torchrun"
             )
         return InlineExecutor()
+    num_processes = processes_of_trial(settings)
     nthreads, ngpus = settings.nthreads_per_trial, settings.ngpus_per_trial
-    if ngpus is None and is_gpu_wanted(settings):
-        ngpus = settings.nprocs_per_trial
-    slots = local_slots(
-        torch.cuda.device_count(),
-        nthreads and max(nthreads, processes_of_trial(settings)),
-        ngpus,
+    if ngpus is None and num_processes > 1 and is_gpu_wanted(settings):
+        ngpus = num_processes
+    if nthreads is not None:
+        nthreads = max(nthreads, num_processes)
+
+    def slots() -> list[WorkerSlot]:
+        made = local_slots(
+            torch.cuda.device_count(),
+            nthreads,
+            ngpus,
+            num_trials=num_trials,
+            warn=lambda text: notify(Warned(text)),
+        )
+        return [replace(slot, is_wait_short=True) for slot in made] if is_adapted(request) else made
+
+    return make_executor(
+        settings.executor,
+        PRELOAD,
+        slots,
+        address=settings.address,
+        max_workers=settings.max_workers,
         num_trials=num_trials,
-        warn=lambda text: notify(Warned(text)),
+        time_limit_s=request.time_limit_s,
+        num_cpus=nthreads or (num_processes if num_processes > 1 else None),
+        num_gpus=ngpus,
+        measure_speed=f"{machine_speed.__name__}:{machine_speed.worker_speed.__name__}",
     )
-    if is_adapted(request):
-        slots = [replace(slot, is_wait_short=True) for slot in slots]
-    return make_executor(settings.executor, PRELOAD, slots, num_trials=num_trials, time_limit_s=request.time_limit_s)
 
 
 def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -> Executor:
-    """Return the executor; one in this process if no worker process is ready when half of the time is over."""
-    if not isinstance(executor, ProcessExecutor) or math.isinf(deadline.limit_s):
+    """Return the executor; one in this process if no worker is ready when half of the time is over."""
+    if math.isinf(deadline.limit_s):
         return executor
     while not executor.num_ready and deadline.seconds_left() > deadline.limit_s / 2:
         if executor.wait_for_start(0.1):
             return executor  # it reports workers that died
     if executor.num_ready:
         return executor
-    notify(Warned("Worker processes did not start in half of the time limit, so trials run in this process"))
+    where = executor.describe()
+    notify(Warned(f"No worker started in half of the time limit, so trials run in this process, not {where}"))
     executor.close()
     notify(WorkerLost(0))
     return InlineExecutor(executor.trainable)
@@ -161,7 +180,6 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     table = ranked_networks()
     downloads = [name for name in networks_to_download(request) if name in table]
     sizes = {name: f" (download, {table[name].num_bytes / 1e6:.0f} MB)" for name in downloads}
-    workers = count_of(executor.num_workers, "worker process", "worker processes")
     num_processes = processes_of_trial(settings)
     together = f", {num_processes} processes train each together" if num_processes > 1 else ""
     advice = ""
@@ -174,7 +192,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
         metric,
         [name + sizes.get(name, "") for name in map(str, choices(request.space, "model"))],
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
-        ("in this process" if isinstance(executor, InlineExecutor) else f"in {workers}") + together,
+        executor.describe() + together,
         advice,
         0 if isinstance(executor, InlineExecutor) else executor.num_workers,
     )
@@ -191,7 +209,9 @@ def make_study(
     scores: Mapping[str, float] | None = None,
 ) -> Study:
     """Return the study of a fit, which resumes where its event log ends; `scores` are those of `screen_networks`."""
-    described = describe_search(request, task, budget.part("measuring speed"), scores or {})
+    # Workers on other machines measure their own speed.
+    measuring = Deadline(0) if executor.measures_speed else budget.part("measuring speed")
+    described = describe_search(request, task, measuring, scores or {})
     searcher, scheduler = make_image_search(request, described)
     return Study(
         executor,
@@ -276,9 +296,9 @@ def describe_search(
     in_epoch = max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))
     speed: dict[str, Any] = {}
     if measuring.seconds_left() > 0:  # else networks are compared by their recorded costs
-        log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
+        log_speed = machine_speed.measure_log_speed(device, task.num_threads, measuring.seconds_left())
         left_s = measuring.seconds_left()
-        forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
+        forward_s = machine_speed.forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
     cached, screened = set(), {}

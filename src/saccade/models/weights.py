@@ -31,11 +31,12 @@ from huggingface_hub.utils import tqdm as HubProgressBar  # type: ignore[attr-de
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from saccade.data.sources.download import TIME_VARIABLE, cache_folder, in_time, time_limit_s
+from saccade.data.sources.download import TIME_VARIABLE, in_time, time_limit_s
 from saccade.deadline import Deadline
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.embedded import EMBEDDED, embedded_networks, read_embedded
+from saccade.remote import cache_folder
 
 __all__ = [
     "WEIGHTS_FOLDER_VARIABLE",

@@ -32,9 +32,9 @@ from timm.layers import DropPath
 from torch import nn
 from torch.nn import functional
 
-from saccade.data.sources.download import cache_folder
 from saccade.models.network import classifier_parameters
 from saccade.numerics.device import Numerics, half_precision, is_half_native
+from saccade.remote import cache_folder
 
 TRAINING_PART = 0.025  # fraction of a trial's training steps that measuring may take, once for all similar trials
 INFERENCE_PART = 0.0125  # the same for validation

@@ -22,7 +22,7 @@ from PIL import Image
 from saccade.autosearch.machine_speed import gmacs_per_second
 from saccade.checks import fraction, real_number
 from saccade.data.dataset import ImageDataset
-from saccade.data.decoding import is_url, local_path_of
+from saccade.data.decoding import local_path_of
 from saccade.data.examples import (
     Examples,
     ImageLike,
@@ -72,6 +72,7 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.ranking import models_table
 from saccade.numerics.device import choose_device
+from saccade.remote import is_url
 from saccade.report.model_card import ModelCard, make_card
 from saccade.report.record import RunRecord
 from saccade.report.report import AutomaticReport, Report

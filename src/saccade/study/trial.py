@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from saccade.events import Decision as Decision
@@ -68,7 +69,9 @@ class Trial:
     note: str = ""
     """Why the last job ended early; "" if it did not."""
     num_retries: int = 0
-    """How often the trial was retried after the loss of its worker."""
+    """How often the trial was retried after the loss of its worker, since its last new epoch."""
+    num_lost_nodes: int = 0
+    """How often it was retried after the loss of its worker's node, since then."""
     _totals: _Totals = field(default_factory=lambda: _Totals(), init=False, repr=False, compare=False)
 
     @property
@@ -148,3 +151,14 @@ class Trainable(ABC):
         configuration. The return value is "" at the end of the job or of the configuration. A trial whose training
         raises an error fails.
         """
+
+    def files(self) -> Mapping[str, Path]:
+        """Return the local files that jobs read, by names of your choice; an executor may copy them to other machines.
+
+        Large data belong here and not into the pickle of the trainable. By default there are none.
+        """
+        return {}
+
+    def with_files(self, paths: Mapping[str, Path]) -> Trainable:  # noqa: ARG002
+        """Return a trainable that reads these copies of its `files`, given by the same names."""
+        return self

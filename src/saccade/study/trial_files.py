@@ -9,6 +9,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 CONFIG = "config.json"
 """The kind of the file with a trial's configuration."""
@@ -69,6 +70,9 @@ class TrialFiles(ABC):
 
     Processes may be killed at any instant, so a file is deleted only when the event log has a later epoch.
     """
+
+    is_shared: ClassVar[bool] = False
+    """Whether a copy of this object on any machine has the same files; else other machines ask the study's process."""
 
     @abstractmethod
     def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from saccade.events import EpochDone, Event, JobDone, JobFailed
+from saccade.events import EpochDone, Event, JobDone, JobFailed, WorkerJoined, WorkerLost
 from saccade.executor import Executor
 from saccade.study.trial import Decision, Job, Reporter, Trainable
 from saccade.study.trial_files import LocalTrialFiles
@@ -118,6 +118,9 @@ class Recorder:
         self._submit()
 
     def __call__(self, event: Event) -> Decision:
+        if isinstance(event, WorkerJoined | WorkerLost):
+            self._submit()
+            return Decision.CONTINUE
         self.events.append(event)
         if isinstance(event, JobDone | JobFailed):
             self._submit()

@@ -63,6 +63,8 @@ def tune(
     scheduler_options: Mapping[str, Any] | None = None,
     num_workers: int = 1,
     executor: str | Executor = "auto",
+    address: str | None = None,
+    max_workers: int | None = None,
     callbacks: Sequence[Callback] | None = None,
     path: str | PathLike[str] | None = None,
     resume: bool = False,
@@ -125,13 +127,20 @@ def tune(
     searcher_options, scheduler_options
         Further arguments of a searcher or scheduler that is given by name.
     num_workers
-        How many trials run at once. Several run in worker processes, to which cloudpickle sends the function.
+        How many trials run at once. Several run in worker processes, to which cloudpickle sends the function. On a
+        cluster, a number above 1 is the same as `max_workers`.
     executor
         Where the function is called. ``"inline"`` is this process, ``"process"`` is worker processes, in which a crash
         costs one trial. A call that hangs is ended shortly after its time limit: a worker is killed; inline, the call
         is interrupted by a `JobTimeout`, if it is in the main thread, on POSIX, and not in a library that never
-        returns. ``"auto"`` is inline for one worker. Or another name in `saccade.executor.EXECUTORS`, or an `Executor`,
-        whose workers stay alive.
+        returns. ``"auto"`` is inline for one worker. ``"ray"`` is a Ray cluster (`saccade.executor.RayExecutor`), with
+        as many workers as it has room for. Or another name in `saccade.executor.EXECUTORS`, or an `Executor`, whose
+        workers stay alive.
+    address
+        Of the Ray cluster: ``"host:6379"``, ``"ray://host:10001"``, ``"auto"`` for one that runs on this machine. None
+        is that of RAY_ADDRESS, or one that runs here, or else one that is started.
+    max_workers
+        The most workers on the cluster; None leaves it to the cluster.
     callbacks
         Trackers, functions of one event, or names in `saccade.study.trackers.TRACKERS`. They receive every event of the
         search. An exception of one is a warning and does not end the search.
@@ -206,7 +215,8 @@ def tune(
     if target_score is not None:
         finite = "a finite number, or None"
         target_score = real_number("target_score", target_score, finite, above=-math.inf, below=math.inf)
-    made = _executor_of(executor, num_workers, num_trials)
+    options = {"address": address, "max_workers": max_workers, "time_limit_s": time_limit}
+    made = _executor_of(executor, num_workers, num_trials, options)
     with use_executor(executor, made) as made_executor:
         made_executor.trainable = trainable
         search = _Search(
@@ -227,7 +237,9 @@ def tune(
         return search.run(deadline)
 
 
-def _executor_of(executor: str | Executor, num_workers: Any, num_trials: int | None) -> Executor:
+def _executor_of(
+    executor: str | Executor, num_workers: Any, num_trials: int | None, options: Mapping[str, Any]
+) -> Executor:
     """Return the executor that calls the function; the caller sets its trainable.
 
     ``"auto"`` with one worker is this process, also with a time limit: changes of the caller's variables are visible,
@@ -245,12 +257,17 @@ def _executor_of(executor: str | Executor, num_workers: Any, num_trials: int | N
             "Leave one of them out."
         )
     num = min(num_workers, num_trials or num_workers)
-    if executor == "auto":
+    if executor == "ray" and num_workers > 1 and options["max_workers"] is None:
+        options = {**options, "max_workers": num_workers}
+    if executor == "auto" and options["address"] is None:
         executor = "process" if num > 1 else "inline"
-    # If there are more workers than cores, each has one thread.
-    is_crowded = num > num_usable_cpus()
-    slots = [WorkerSlot(num_threads=1)] * num if is_crowded else local_slots(0, num_workers=num)
-    return make_executor(executor, workers=slots, num_trials=num_trials)
+
+    def slots() -> list[WorkerSlot]:
+        # If there are more workers than cores, each has one thread.
+        is_crowded = num > num_usable_cpus()
+        return [WorkerSlot(num_threads=1)] * num if is_crowded else local_slots(0, num_workers=num)
+
+    return make_executor(executor, workers=slots, num_trials=num_trials, **options)
 
 
 class TuningInterrupted(KeyboardInterrupt):

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from saccade.data.sources import archives
 from saccade.data.sources.archives import unpack
-from saccade.data.sources.sources import local_path
+from saccade.data.sources.sources import folder_of
 from saccade.errors import ArchiveError, DataError
 
 TREE = {
@@ -455,7 +455,7 @@ def test_other_kinds_of_archives_are_named(tmp_path, cache, start):
 def test_a_pipe_is_no_archive(tmp_path):
     os.mkfifo(tmp_path / "a.zip")
     with pytest.raises(DataError, match="neither a folder nor a regular file"):
-        local_path(tmp_path / "a.zip")
+        folder_of(tmp_path / "a.zip")
 
 
 def test_members_of_a_zip_file_that_share_their_content_count_as_often(tmp_path, cache, monkeypatch):

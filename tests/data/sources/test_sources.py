@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from saccade.data.decoding import is_url
-from saccade.data.sources.sources import NO_FILE, describe_unreadable, find_moved, local_path
+from saccade.data.sources.sources import NO_FILE, describe_unreadable, find_moved, folder_of
 from saccade.errors import ArchiveError, DataError, DownloadError
+from saccade.remote import is_url
 
 
 @pytest.fixture
@@ -18,27 +18,27 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_folder_is_returned_as_absolute_path(folder, monkeypatch):
     monkeypatch.chdir(folder.parent)
-    assert local_path(folder) == folder
-    assert local_path("photos") == folder
-    assert local_path(folder.as_uri()) == folder
+    assert folder_of(folder) == folder
+    assert folder_of("photos") == folder
+    assert folder_of(folder.as_uri()) == folder
 
 
 def test_the_home_folder_is_expanded(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
     monkeypatch.setenv("USERPROFILE", str(folder.parent))
-    assert local_path("~/photos") == folder
+    assert folder_of("~/photos") == folder
 
 
 def test_an_archive_is_unpacked(folder, make_zip, make_tar, own_cache):
     for archive in (make_zip(folder, folder.parent / "a.zip"), make_tar(folder, folder.parent / "b.bin", "w:gz")):
-        unpacked = local_path(archive)
+        unpacked = folder_of(archive)
         assert (unpacked / "1.txt").read_text() == "x"
         assert unpacked.is_relative_to(own_cache)
 
 
 def test_the_archive_of_a_url_is_downloaded_once_and_unpacked(folder, make_zip, file_server):
     file_server.files["/a.zip"] = make_zip(folder, folder.parent / "a.zip").read_bytes()
-    first, second = local_path(file_server.url("/a.zip")), local_path(file_server.url("/a.zip"))
+    first, second = folder_of(file_server.url("/a.zip")), folder_of(file_server.url("/a.zip"))
     assert first == second
     assert (first / "1.txt").read_text() == "x"
     assert len(file_server.requests) == 1
@@ -47,25 +47,25 @@ def test_the_archive_of_a_url_is_downloaded_once_and_unpacked(folder, make_zip, 
 def test_a_url_of_another_file_is_an_error(file_server):
     file_server.files |= {"/a.zip": b"<html>Please log in</html>", "/b.zip": b"Please log in"}
     with pytest.raises(DownloadError, match="web page"):
-        local_path(file_server.url("/a.zip"))
+        folder_of(file_server.url("/a.zip"))
     with pytest.raises(ArchiveError, match="Please log in"):
-        local_path(file_server.url("/b.zip"))
+        folder_of(file_server.url("/b.zip"))
 
 
 def test_a_url_without_a_file_is_a_download_error(file_server):
     with pytest.raises(DownloadError, match="404"):
-        local_path(file_server.url("/a.zip"))
+        folder_of(file_server.url("/a.zip"))
 
 
 def test_a_damaged_archive_is_an_archive_error(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"PK\x03\x04")
     with pytest.raises(ArchiveError, match="it begins with"):
-        local_path(tmp_path / "a.zip")
+        folder_of(tmp_path / "a.zip")
 
 
 def test_a_file_that_is_not_an_archive_is_refused(folder):
     with pytest.raises(DataError, match="neither a zip nor a tar archive"):
-        local_path(folder / "1.txt")
+        folder_of(folder / "1.txt")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_a_file_that_is_not_an_archive_is_refused(folder):
 )
 def test_the_error_for_a_missing_path_names_what_exists(folder, given, words):
     with pytest.raises(DataError) as caught:
-        local_path(folder.parent / given)
+        folder_of(folder.parent / given)
     assert str(folder.parent / given) in str(caught.value)
     assert words in str(caught.value)
 

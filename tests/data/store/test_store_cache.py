@@ -4,7 +4,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from forked import Forked
 from saccade.data.store import store_cache
 from saccade.data.store.decoded_images import decoded_images
 from saccade.data.store.on_demand import StreamedStore
@@ -22,7 +22,7 @@ from saccade.data.store.store_cache import StoreCache
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import HyperparameterError, ImageReadError
 
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="kills by signals")
+posix_only = pytest.mark.skipif(sys.platform == "win32", reason="forks, and kills by signals")
 
 
 def images(num: int = 3, seed: int = 0, side: int = 20) -> list[np.ndarray]:
@@ -235,61 +235,51 @@ def test_a_store_above_the_default_limit_is_in_the_run_folder(
     assert not stores()
 
 
-FULL_DISK = """
-import resource, sys
-import numpy as np
-from pathlib import Path
-from saccade.data.store.decoded_images import decoded_images
-images = [np.full((64, 64, 3), number, dtype=np.uint8) for number in range(50)]
-resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
-store = decoded_images(images, Path(sys.argv[1]) / "store", shorter_side=None, warn=print)
-print(type(store).__name__, store[49].max())
-"""
+def build_on_a_full_disk(folder: Path) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    of = [np.full((64, 64, 3), number, dtype=np.uint8) for number in range(50)]
+    store = decoded_images(of, folder / "store", shorter_side=None, warn=sys.stdout.write)
+    sys.stdout.write(f"{type(store).__name__} {store[49].max()}\n")
 
 
 @posix_only
 def test_on_a_full_disk_images_are_streamed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FULL_DISK, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "No space left" in done.stdout
-    assert done.stdout.endswith("StreamedStore 49\n")
+    output, errors = Forked(build_on_a_full_disk, tmp_path).communicate()
+    assert "No space left" in output
+    assert output.endswith("StreamedStore 49\n"), errors
     assert not list(tmp_path.rglob("pixels.bin"))
 
 
-BUILDING = """
-import sys
-import numpy as np
-from pathlib import Path
-from saccade.data.store.decoded_images import decoded_images
-def wait(done, num_images):
-    if done == 3:
-        print("decoding", flush=True)
-        sys.stdin.readline()
-images = [np.full((64, 64, 3), number, dtype=np.uint8) for number in range(50)]
-store = decoded_images(
-    images, Path(sys.argv[1]) / "store", shorter_side=8, on_progress=wait,
-    on_wait=lambda: print("waiting", flush=True),
-)
-print(store.folder, flush=True)
-sys.stdin.readline()
-"""
+def build(folder: Path) -> None:
+    """Decode images, and wait for a line of input in between and before the end."""
+
+    def wait(done: int, num_images: int) -> None:
+        if done == 3:
+            sys.stdout.write("decoding\n")
+            sys.stdin.readline()
+
+    of = [np.full((64, 64, 3), number, dtype=np.uint8) for number in range(50)]
+    options: dict[str, Any] = {"on_progress": wait, "on_wait": lambda: sys.stdout.write("waiting\n")}
+    store = decoded_images(of, folder / "store", shorter_side=8, **options)
+    sys.stdout.write(f"{store.folder}\n")
+    sys.stdin.readline()
 
 
-def start(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", BUILDING, str(folder)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+def start(folder: Path) -> Forked:
+    return Forked(build, folder)
 
 
-def read_line(process: subprocess.Popen[str]) -> str:
-    assert process.stdout is not None
+def read_line(process: Forked) -> str:
     return process.stdout.readline().strip()
 
 
-def resume(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
+def resume(process: Forked) -> None:
     process.stdin.write("\n")
 
 
+@posix_only
 def test_one_of_two_processes_decodes_and_the_other_waits(tmp_path: Path, stores: Any) -> None:
     with start(tmp_path / "a") as first:
         assert read_line(first) == "decoding"
@@ -336,6 +326,7 @@ def test_the_remains_of_a_killed_process_are_removed_by_others(tmp_path: Path, o
     assert not list(building.iterdir())
 
 
+@posix_only
 def test_a_process_that_waited_too_long_decodes_into_its_run_folder(tmp_path: Path) -> None:
     of = [np.full((64, 64, 3), number, dtype=np.uint8) for number in range(50)]
     with start(tmp_path / "a") as first:

@@ -15,7 +15,6 @@ import re
 import shutil
 import socket
 import ssl
-import sys
 import threading
 import time
 import zlib
@@ -23,7 +22,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
 from urllib.parse import unquote, urlsplit
-from urllib.request import url2pathname
 
 import httpx2
 from filelock import FileLock
@@ -34,6 +32,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from saccade.checks import bytes_from_environment
 from saccade.errors import DownloadError, HyperparameterError
+from saccade.remote import UrlFile, cache_folder, is_remote, local_path_of_url
 
 T = TypeVar("T")
 
@@ -63,25 +62,10 @@ class _RetryError(Exception):
     """A response of the server that may be different at the next attempt; the message is the reason."""
 
 
-def cache_folder() -> Path:
-    """Return ``$SACCADE_CACHE``, else ``saccade`` in the platform's cache folder; it may not exist yet."""
-    own = os.environ.get("SACCADE_CACHE")
-    if own:
-        return Path(own).expanduser().absolute()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "saccade" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "saccade"
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    # The XDG specification requires to ignore a relative path.
-    return (Path(shared) if shared.startswith("/") else Path.home() / ".cache") / "saccade"
-
-
 def cached_file(url: str, cache: Path | None = None) -> Path | None:
     """Return the local file of a URL, if it was downloaded before or is a ``file://`` URL; no request is made."""
-    parts = urlsplit(url)
-    if parts.scheme.lower() == "file":
-        path = Path(url2pathname(parts.path))
+    if urlsplit(url).scheme.lower() in ("file", "local"):
+        path = local_path_of_url(url)
     else:
         path = _folder_of(url, cache) / _file_name(url)
     return path if path.exists() else None
@@ -92,28 +76,23 @@ def _folder_of(url: str, cache: Path | None) -> Path:
 
 
 def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, quiet: bool = False) -> Path:
-    """Download a file once into `cache`; a cached file is returned without a request.
+    """Download a file once into `cache`; a cached file of the web is returned without a request.
 
     An interrupted transfer is resumed if the server supports that and the file has not changed. The file of a
     ``file://`` URL is not copied. `sha256` is the expected digest, 64 hexadecimal digits. Raises a DownloadError if the
     server cannot be reached or refuses; if the transfer is interrupted repeatedly, or exceeds a limit of this module or
     the free disk space; if the server sends a web page instead of the file; or if the file has another digest.
     """
-    parts = urlsplit(url)
-    scheme = parts.scheme.lower()
-    if scheme == "file":
-        if parts.netloc not in ("", "localhost"):
-            raise DownloadError(f"{url!r} names a file on the host {parts.netloc!r}; expected file:///path.")
-        path = Path(url2pathname(parts.path))
+    scheme = urlsplit(url).scheme.lower()
+    if scheme in ("file", "local"):
+        path = local_path_of_url(url)
         if not path.exists():
             raise DownloadError(f"{url!r} cannot be read: {path} does not exist.")
         if sha256 is not None:
             _verify(path, sha256, url)
         return path
-    if scheme not in ("http", "https"):
-        raise DownloadError(
-            f"{url!r} cannot be fetched: expected http://, https:// or file://. Download it yourself and pass its path."
-        )
+    if is_remote(url):
+        return _fetch_remote(url, cache, sha256, quiet=quiet)
     folder = _folder_of(url, cache)
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / _file_name(url)
@@ -127,6 +106,23 @@ def fetch(url: str, cache: Path | None = None, sha256: str | None = None, *, qui
         _check_content(part, url)
         part.replace(target)
         _validator_file(part).unlink(missing_ok=True)
+    return target
+
+
+def _fetch_remote(url: str, cache: Path | None, sha256: str | None, *, quiet: bool) -> Path:
+    """Download the file of an object store, again if it has changed there; the limits are those of other downloads."""
+    file = UrlFile(url)
+    num_bytes, version = file.facts()
+    folder = _folder_of(f"{url} {version}", cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / _file_name(url.replace("?", "%3F").replace("#", "%23"))
+    with FileLock(folder / "lock"):
+        if not target.exists():
+            _Limits(url, target, num_bytes, 0, math.inf)  # raises an error for a file that is too large
+            with transfer_progress(f"Fetching {target.name}", num_bytes, quiet=quiet):
+                file.download(target)
+        if sha256 is not None:
+            _verify(target, sha256, url, delete=True)
     return target
 
 

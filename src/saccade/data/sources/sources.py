@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from saccade.data.decoding import is_url
 from saccade.data.sources.archives import unpack
-from saccade.data.sources.download import cache_folder, fetch
-from saccade.data.sources.folders import IMAGE_EXTENSIONS, images_by_class
+from saccade.data.sources.download import fetch
+from saccade.data.sources.folders import IMAGE_EXTENSIONS, Folder, images_by_class
+from saccade.data.sources.url_folder import UrlFolder
 from saccade.errors import DataError, near_names
+from saccade.remote import UrlFile, cache_folder, is_remote, is_url, join
 
 _USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".tif", ".webp")
 MAX_LISTED, NUM_EXAMPLES = 10, 3  # of more images than the first number, as many as the second are examples
@@ -49,8 +50,10 @@ def local_file(path: str | Path, *, sha256: str | None = None) -> Path:
     raise DataError(f"{message} {above} exists and contains: {content}.")
 
 
-def local_path(root: str | Path, *, sha256: str | None = None) -> Path:
+def folder_of(root: str | Path, *, sha256: str | None = None) -> Folder:
     """Return a folder, or that of an archive or its URL, which is unpacked into the cache; else raise a DataError."""
+    if is_remote(root) and not ARCHIVE_NAME.search(str(root)) and UrlFile(str(root)).kind() == "folder":
+        return UrlFolder(str(root))
     found = local_file(root, sha256=sha256)
     if found.is_dir():
         return found
@@ -76,7 +79,13 @@ def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path
             if not isinstance(path, (str, Path)):
                 raise DataError(f"Expected paths of images, which have names; found {type(path).__name__}.")
         return paths
-    base = None if root is None or is_url(images) else local_path(root)
+    if is_remote(images) and glob.has_magic(str(images)) and UrlFile(str(images)).kind() is None:
+        if found := UrlFile(str(images)).matches():
+            return list(found)
+        raise DataError(f"No file matches the pattern {str(images)!r}.")
+    base = None if root is None or is_url(images) else folder_of(root)
+    if isinstance(base, UrlFolder):
+        return list_image_paths(join(base.url, str(images)), None)
     place = images if base is None else base / images
     if not is_url(images) and glob.has_magic(str(images)) and not Path(place).exists():
         pattern = str(Path(place).expanduser())
@@ -85,7 +94,7 @@ def list_image_paths(images: str | Path | Iterable[str | Path], root: str | Path
         if not matches:
             raise DataError(f"No file matches the pattern {str(place)!r}.")
         return list(matches)
-    return list(images_by_class(local_path(place), no_class=True)[""])
+    return list(images_by_class(folder_of(place), no_class=True)[""])
 
 
 def as_frame(data: Any, image_column: str) -> pd.DataFrame:
@@ -115,13 +124,24 @@ def check_column(frame: pd.DataFrame, column: str, parameter: str, advice: str =
         raise DataError(f"No column {column!r}.{guess} Columns: {shown}. Name it with {parameter}=...{advice}.")
 
 
-def as_images(column: pd.Series[Any], root: Path | None) -> pd.Series[Any]:
-    """Return paths as strings, absolute if `root` is given, in the spelling of the file; other images unchanged."""
+def as_images(column: pd.Series[Any], root: str | Path | None) -> pd.Series[Any]:
+    """Return paths as strings, absolute if `root` is given, in the spelling of the file; other images unchanged.
+
+    `root` is a folder, an archive, or the URL of one.
+    """
+    if is_remote(root) and not ARCHIVE_NAME.search(str(root)):
+        base: Folder | None = UrlFolder(str(root))  # whose files are not listed
+    else:
+        base = None if root is None else folder_of(root)
 
     def as_image(image: Any) -> Any:
-        if isinstance(image, (str, Path)):
-            return str(existing_spelling(image if root is None or not str(image) else root / image))
-        return image
+        if not isinstance(image, (str, Path)):
+            return image
+        if isinstance(base, Path) and str(image) and not is_url(image):
+            return str(existing_spelling(base / image))
+        if isinstance(base, UrlFolder) and str(image) and not is_url(image) and not Path(image).is_absolute():
+            return join(base.url, Path(image).as_posix())
+        return str(existing_spelling(image))
 
     # The dtype is object, since pandas' string dtype cannot represent bytes or file names that are not Unicode.
     images: pd.Series[Any] = pd.Series(map(as_image, column), index=column.index, dtype=object)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 
-from saccade.data.sources.folders import IMAGE_EXTENSIONS, descend, find_images, folder_names, visible_entries
+from saccade.data.sources.folders import IMAGE_EXTENSIONS, Folder, descend, find_images, folder_names, visible_entries
 from saccade.errors import DataError, DataWarning, near_names
 
 _ROLES = {
@@ -33,7 +32,7 @@ def role_of(name: str) -> tuple[str, str] | None:
     return (roles[0], rest) if len(roles) == 1 else None
 
 
-def find_splits(folder: Path) -> dict[str, str]:
+def find_splits(folder: Folder) -> dict[str, str]:
     """Return the names of the folders of splits, by ``"train"``, ``"val"`` and ``"test"``; empty if there are none.
 
     Folders are splits if their names say so, and each is one of at least two, or the only folder. Next to other folders
@@ -55,7 +54,7 @@ def find_splits(folder: Path) -> dict[str, str]:
     return {}
 
 
-def choose_splits(folder: Path, wanted: Mapping[str, str | None]) -> dict[str, str]:
+def choose_splits(folder: Folder, wanted: Mapping[str, str | None]) -> dict[str, str]:
     """Return the folder of each split: the given name, or the usual one; warn about folders that are left out.
 
     `wanted` has a name for ``"train"``, ``"val"`` and ``"test"``. The name of the split itself stands for all usual
@@ -90,13 +89,13 @@ def choose_splits(folder: Path, wanted: Mapping[str, str | None]) -> dict[str, s
     return chosen
 
 
-def descend_to_splits(folder: Path, wanted: Mapping[str, str | None] | None = None) -> Path:
+def descend_to_splits(folder: Folder, wanted: Mapping[str, str | None] | None = None) -> Folder:
     """Descend through folders that wrap the splits."""
     names = set(() if wanted is None else wanted.values())
     return descend(folder, lambda name: name in names or role_of(name) is not None)
 
 
-def class_folder(split: Path) -> Path:
+def class_folder(split: Folder) -> Folder:
     """Descend to the classes of a split, which some archives wrap in another folder: train/train/, train/images/."""
     return descend(split, lambda name: role_of(name) is None and name.lower() not in _NEUTRAL)
 

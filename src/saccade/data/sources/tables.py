@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import json
 import re
 from collections import Counter
 from pathlib import Path
@@ -12,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from saccade.data.decoding import is_url
 from saccade.data.sources.folders import IMAGE_EXTENSIONS
 from saccade.errors import DataError
+from saccade.remote import is_url
 
 _SEPARATORS = (",", ";", "\t", "|")
+_TYPED = (".parquet", ".json", ".jsonl", ".ndjson")  # tables with types of values
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 _BYTE_ORDER_MARKS = {
@@ -31,9 +33,9 @@ MAX_NAMED_NUMBERS = 20
 
 
 def is_table(source: str) -> bool:
-    """Return whether the source is a CSV or TSV file, or the URL of one."""
+    """Return whether the source is a CSV, TSV, Parquet or JSON file, or the URL of one."""
     name = source.split("?")[0].split("#")[0] if is_url(source) else source
-    return name.lower().endswith((".csv", ".tsv")) and not Path(source).is_dir()
+    return name.lower().endswith((".csv", ".tsv", *_TYPED)) and not Path(source).is_dir()
 
 
 def read_table(file: Path, text_column: str, sep: str | None = None, encoding: str | None = None) -> pd.DataFrame:
@@ -43,8 +45,10 @@ def read_table(file: Path, text_column: str, sep: str | None = None, encoding: s
     would be written differently: whole numbers without leading zeros, or decimal numbers, some of them with a
     fractional part. `text_column`, that of the images, always stays text. An extra field at the end of all lines must
     be empty. Without `sep`, it is a comma, semicolon, tab or vertical bar, as in the header; without `encoding`, UTF-8,
-    or what a byte order mark says.
+    or what a byte order mark says. Values in Parquet and JSON files keep their types.
     """
+    if file.name.lower().endswith(_TYPED):
+        return _read_typed(file)
     text = _decoded(file, encoding)
     header_line = next(iter(io.StringIO(text, newline=None)), "").rstrip("\n")
     sep = sep or _separator(file, header_line, text_column)
@@ -75,6 +79,24 @@ def read_table(file: Path, text_column: str, sep: str | None = None, encoding: s
         for position, name in enumerate(names)
     }
     frame: pd.DataFrame = pd.DataFrame({name: _column(values, name != text_column) for name, values in columns.items()})
+    return frame
+
+
+def _read_typed(file: Path) -> pd.DataFrame:
+    frame: pd.DataFrame
+    try:
+        if file.suffix.lower() == ".parquet":
+            frame = pd.read_parquet(file)
+        else:
+            text = file.read_text(encoding="utf-8-sig")
+            is_list = text.lstrip().startswith("[")
+            rows = json.loads(text) if is_list else [json.loads(line) for line in text.splitlines() if line.strip()]
+            frame = pd.DataFrame(rows)
+    except ImportError:
+        raise DataError(f"{file} is a Parquet file, which pyarrow reads. Install it: pip install pyarrow") from None
+    except (ValueError, OSError) as error:  # pyarrow's errors are of these classes
+        raise DataError(f"{file} is not a valid table: {str(error)[:200]}. Expected Parquet, or JSON records") from None
+    frame.columns = frame.columns.map(str)
     return frame
 
 

@@ -27,6 +27,7 @@ from saccade.data.store.on_demand import StreamedStore
 from saccade.data.store.store import FORMAT_VERSION, HasRoom, ImageStore, NoRoomError
 from saccade.data.store.store_cache import LIMIT_VARIABLE, StoreCache, reserved_bytes, seconds_to_verify
 from saccade.errors import DataError
+from saccade.remote import is_remote, versions_of
 
 KEY_VARIABLE = "SACCADE_STORE_KEY"
 _SAMPLE_BYTES = 4096  # read at the start, in the middle and at the end: microseconds, where decoding takes milliseconds
@@ -111,7 +112,11 @@ def fingerprint(images: Sequence[ImageSource], form: str) -> str:
     by_content = os.environ.get(KEY_VARIABLE, "") == "content"
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{FORMAT_VERSION}|{decoder_name()}|{form}|{len(images)}|{by_content}".encode())
+    versions = versions_of([image for image in images if isinstance(image, str) and is_remote(image)])
     for image in images:
+        if isinstance(image, str) and image in versions:
+            digest.update(f"{image!r} {versions[image]}".encode())
+            continue
         for piece in _identity(image, by_content):
             digest.update(b"%d:" % len(piece))
             digest.update(piece)

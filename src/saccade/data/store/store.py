@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from saccade.data.decoding import ImageSource, decode_image
 from saccade.data.pixel_range import PixelRange
-from saccade.data.scanning import ImageFacts, Progress, Scan, SecondsLeft, map_in_threads
+from saccade.data.scanning import ImageFacts, Progress, Scan, SecondsLeft, map_in_threads, num_readers
 from saccade.data.store.stored_form import pixels_of, shrunk
 from saccade.errors import DataError, HyperparameterError, ImageReadError
 
@@ -298,7 +298,9 @@ class _StoreWriter:
         self._num_total = len(order)
         with (
             (self._folder / PIXELS_FILE).open("wb") as file,
-            contextlib.closing(map_in_threads(self._decode, order, num_threads, deadline)) as outcomes,
+            contextlib.closing(
+                map_in_threads(self._decode, order, num_threads or num_readers(self._images), deadline)
+            ) as outcomes,
         ):
             for position, outcome in outcomes:
                 if isinstance(outcome, ImageReadError):
