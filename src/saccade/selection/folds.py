@@ -27,7 +27,7 @@ from saccade.selection.combination import Combination
 from saccade.selection.ensemble import evaluate
 from saccade.study.life import TIME_LIMIT
 from saccade.study.study import GRACE_S
-from saccade.study.trial import Decision, Job, Reporter, Trainable, Trial
+from saccade.study.trial import Decision, Job, LocalFiles, Reporter, Trainable, Trial
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -108,6 +108,11 @@ class FoldTrainable(Trainable):
             if (outputs := trainer.validation.outputs) is not None:
                 job.files.put(job.trial, OUTPUTS, None, lambda path: save_outputs(path, outputs))
         return reason
+
+    def portable(self, job: Job) -> tuple[Job, LocalFiles]:
+        """Return the job with the file of its pretrained weights, and the files of `ImageTask.portable`."""
+        config, files = self.task.portable(job.config["config"], job.seconds_left)
+        return replace(job, config={**job.config, "config": config}), files
 
 
 class CrossValidation:

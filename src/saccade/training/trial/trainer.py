@@ -34,7 +34,7 @@ from saccade.numerics.choice import (
     processor,
 )
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
-from saccade.study.trial import Decision, Job, Reporter, Trainable
+from saccade.study.trial import Decision, Job, LocalFiles, Reporter, Trainable
 from saccade.study.trial_files import LocalTrialFiles, TrialFiles, parse_name
 from saccade.training.imbalance import loss_weights
 from saccade.training.probes.final_probe import final_probe
@@ -85,6 +85,11 @@ class ImageTrainable(Trainable):
             if job.checkpoint is not None:
                 trainer.load_checkpoint(job.checkpoint)
             return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
+
+    def portable(self, job: Job) -> tuple[Job, LocalFiles]:
+        """Return the job with the file of its pretrained weights, and the files of `ImageTask.portable`."""
+        config, files = self.task.portable(job.config, job.seconds_left)
+        return replace(job, config=config), files
 
 
 class Trainer:
