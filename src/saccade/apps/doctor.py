@@ -256,7 +256,9 @@ def _cluster() -> Fact:
             return Fact("cluster", text, "note", "start it, or unset RAY_ADDRESS")
         return Fact("cluster", f"Ray {version}; the cluster at {address} (RAY_ADDRESS) can be reached")
     if (local := running_cluster()) is not None:
-        return Fact("cluster", f"Ray {version}; {count_of(len(local.nodes), 'node')} on this machine at {local.address}")
+        return Fact(
+            "cluster", f"Ray {version}; {count_of(len(local.nodes), 'node')} on this machine at {local.address}"
+        )
     return Fact("cluster", f"Ray {version}; no cluster of saccade cluster up runs, and RAY_ADDRESS is not set")
 
 
