@@ -13,8 +13,8 @@ times, each with a little luck of its own, so that 512 workers do not run out of
 
 The first table has the simulated time to a regret of .05, and its speed-up over one worker. No search is faster than
 the shortest training that reaches the target, on the fastest worker: that bounds the speed-up of a search which needs
-few trainings. The second table has the utilisation of searches that use all of their time while workers join and leave, and
-the time of the coordinating process for a report beside the interval between two reports.
+few trainings. The second table has the utilisation of searches that use all of their time while workers join and leave,
+and the time of the coordinating process for a report beside the interval between two reports.
 """
 
 from __future__ import annotations
