@@ -1,8 +1,8 @@
-"""A Ray cluster of several nodes on this machine, to try what a cluster does: ``saccade cluster up``, ``status``, ``down``.
+"""A Ray cluster of several nodes on this machine, to try what a cluster does; the commands are ``saccade cluster``.
 
-A process of its own, a fresh interpreter of this module, starts the nodes and ends them. It holds the lock of the folder
-`FOLDER` as long as it lives, so nothing else is ever taken for it. Ray listens on 127.0.0.1 only, and answers only those
-who have the token in that folder.
+A process of its own, a fresh interpreter of this module, starts the nodes and ends them. It holds the lock of the
+folder of the cluster as long as it lives, so nothing else is ever taken for it. Ray listens on 127.0.0.1 only, and
+answers only those who have the token in that folder.
 """
 
 from __future__ import annotations

@@ -455,13 +455,7 @@ _num_connected = 0  # executors of this process that use a connection made here
 def _connect(address: str | None) -> Any:
     """Return the module ray, connected to the cluster; a Ray that the user has initialised is used as it is."""
     global _num_connected
-    given = address or os.environ.get("RAY_ADDRESS")
-    # A Ray that is started here listens on 127.0.0.1 alone. Ray reads such settings once, when it is imported.
-    os.environ.setdefault(NODES_ON_LOOPBACK, "0")
-    local = running_cluster()
-    if local is not None and given in (None, "auto", local.address) and _can_connect(local, is_asked=given is not None):
-        given = local.address
-        os.environ.update(local.environment())
+    given = _prepare(address or os.environ.get("RAY_ADDRESS"))
     try:
         import ray
     except ImportError:
@@ -501,8 +495,20 @@ def _connect(address: str | None) -> Any:
         return ray
 
 
+def _prepare(given: str | None) -> str | None:
+    """Return the address, which is that of `saccade cluster up` if it runs; set what Ray reads when it is imported."""
+    os.environ.setdefault(NODES_ON_LOOPBACK, "0")  # a Ray that is started here listens on 127.0.0.1 alone
+    local = running_cluster()
+    if local is None or given not in (None, "auto", local.address):
+        return given
+    if not _can_connect(local, is_asked=given is not None):
+        return given
+    os.environ.update(local.environment())
+    return local.address
+
+
 def _can_connect(local: LocalCluster, *, is_asked: bool) -> bool:
-    """Return whether Ray has the settings of the cluster, or is not imported yet; if it `is_asked` for, raise an error."""
+    """Return whether Ray has the settings of the cluster, or is not imported; if not, one `is_asked` for is an error."""
     ray = sys.modules.get("ray")
     missing = {name: text for name, text in local.environment().items() if os.environ.get(name) != text}
     if ray is None or not missing or (is_asked and ray.is_initialized()):
