@@ -473,8 +473,6 @@ def _connect(address: str | None) -> Any:
             return ray
         if given not in (None, "auto", "local"):
             _check_reachable(given)
-            if not given.startswith("ray://"):
-                _check_token(given)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -508,7 +506,7 @@ def _prepare(given: str | None) -> str | None:
 
 
 def _can_connect(local: LocalCluster, *, is_asked: bool) -> bool:
-    """Return whether Ray has the settings of the cluster, or is not imported; if not, one `is_asked` for is an error."""
+    """Return whether Ray has the settings of the cluster, or is not imported; an error if it `is_asked` for."""
     ray = sys.modules.get("ray")
     missing = {name: text for name, text in local.environment().items() if os.environ.get(name) != text}
     if ray is None or not missing or (is_asked and ray.is_initialized()):
@@ -574,6 +572,8 @@ def _check_reachable(address: str) -> None:
             f"No Ray cluster answers at {address}: {error.strerror or error}. Check the address, and that the cluster "
             "runs: ray start --head"
         ) from None
+    if not address.startswith("ray://"):
+        _check_token(address)
 
 
 def _same(address: str, other: str) -> bool:
