@@ -49,6 +49,7 @@ from saccade.fit.presets import find_preset
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import SOURCE, FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
+from saccade.fit.torchrun import fits_once
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
 from saccade.inference.evaluation import TABLES, evaluation
@@ -222,6 +223,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         return models_table(names) if detailed else names
 
     @document_options
+    @fits_once(lambda predictor, path: predictor._read(path))
     def fit(
         self,
         train_data: pd.DataFrame | str | Path,
@@ -326,6 +328,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         return self._run(request, start_s, earlier)
 
     @classmethod
+    @fits_once(lambda cls, path: cls.load(path))
     def resume(
         cls,
         path: str | Path,
@@ -333,6 +336,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         verbosity: int | None = None,
         *,
         finish: bool = False,
+        executor: str | None = None,
+        address: str | None = None,
     ) -> ImagePredictor:
         """Resume an interrupted run from its folder alone, and return its predictor.
 
@@ -350,6 +355,8 @@ class ImagePredictor(metaclass=SuggestingClass):
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
+        executor, address : str or None
+            Where trials run, as in `fit`, such as on another Ray cluster; None keeps the values of the run.
         """
         folder = _absolute(path)
         if not is_run(folder):
@@ -359,12 +366,15 @@ class ImagePredictor(metaclass=SuggestingClass):
         if is_finished(folder):
             return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
         start_s = call_start_s()
-        limit = FitOptions.of({"time_limit": time_limit}).time_limit
+        given = {"executor": executor, "address": address}
+        given = {name: value for name, value in given.items() if value is not None}
+        limit = FitOptions.of({"time_limit": time_limit, **given}).time_limit
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             with earlier.named():
                 request = earlier.request(limit, verbosity)
+                request = replace(request, settings=request.settings.model_copy(update=given))
                 predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
                 return predictor._run(request, start_s, earlier, finish=finish)
 
@@ -372,6 +382,11 @@ class ImagePredictor(metaclass=SuggestingClass):
         if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return locked_run(self._fit_path)
+
+    def _read(self, path: str) -> ImagePredictor:
+        """Become the predictor in a run folder."""
+        self._pipeline, self._path = InferencePipeline(SavedPredictor.read(path)), Path(path)
+        return self
 
     def _run(
         self, request: FitRequest, start_s: float, earlier: EarlierRun | None, *, finish: bool = False
