@@ -81,7 +81,11 @@ def _fit(asked: FitConfig, data: str) -> Any:
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
     from saccade.study.url_folder import send_changes
+    from saccade.training.trial.ranks import launched_ranks
 
+    if (ranks := launched_ranks()) is not None and ranks.rank > 0:  # rank 0 reads the images and prints
+        ImagePredictor().fit(data)
+        raise typer.Exit
     label = label_columns(asked.label)
     weight = asked.sample_weight
     others = {"--sample-weight": weight, "--groups": asked.groups, "--time": asked.time}

@@ -49,6 +49,7 @@ from saccade.fit.presets import find_preset
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import SOURCE, FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
+from saccade.fit.torchrun import fits_once
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
 from saccade.inference.evaluation import TABLES, evaluation
@@ -225,6 +226,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         return models_table(names) if detailed else names
 
     @document_options
+    @fits_once(lambda predictor, path: predictor._read(path))
     def fit(
         self,
         train_data: pd.DataFrame | str | Path,
@@ -335,6 +337,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         return self._run(request, start_s, earlier)
 
     @classmethod
+    @fits_once(lambda cls, path: cls.load(path))
     def resume(
         cls,
         path: str | Path,
@@ -342,6 +345,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         verbosity: int | None = None,
         *,
         finish: bool = False,
+        executor: str | None = None,
+        address: str | None = None,
     ) -> ImagePredictor:
         """Resume an interrupted run from its folder alone, and return its predictor.
 
@@ -359,6 +364,8 @@ class ImagePredictor(metaclass=SuggestingClass):
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
+        executor, address : str or None
+            Where trials run, as in `fit`, such as on another Ray cluster; None keeps the values of the run.
         """
         start_s, place = call_start_s(), place_of(path)
         with working_folder(place) as folder:
@@ -368,14 +375,23 @@ class ImagePredictor(metaclass=SuggestingClass):
                 )
             if is_finished(folder):
                 return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
-            limit = FitOptions.of({"time_limit": time_limit}).time_limit
+            given = {"executor": executor, "address": address}
+            given = {name: value for name, value in given.items() if value is not None}
+            limit = FitOptions.of({"time_limit": time_limit, **given}).time_limit
             with locked_run(folder) as earlier:
                 if earlier is None:
                     raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
                 with earlier.named():
                     request = earlier.request(limit, verbosity)
+                    request = replace(request, settings=request.settings.model_copy(update=given))
                     predictor = cls(request.label, request.problem_type, request.eval_metric, place, request.verbosity)
                     return predictor._run(request, start_s, earlier, finish=finish)
+
+    def _read(self, path: str) -> ImagePredictor:
+        """Become the predictor in a run folder."""
+        folder = fetched(path)
+        self._pipeline, self._path = InferencePipeline(SavedPredictor.read(folder)), folder
+        return self
 
     def _run(
         self, request: FitRequest, start_s: float, earlier: EarlierRun | None, *, finish: bool = False

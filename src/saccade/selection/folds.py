@@ -33,7 +33,7 @@ from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainer import Trainer
+from saccade.training.trial.trainer import Trainer, ranks_of
 from saccade.training.trial_files import BEST, save_outputs
 
 OUTPUTS = "fold.outputs.npy"  # a network's raw outputs for the images of its fold, as in `trial_files`
@@ -101,8 +101,9 @@ class FoldTrainable(Trainable):
         """Train one network up to the job's last epoch, and write its outputs for the fold that was left out."""
         deadline = Deadline(job.seconds_left)
         assert job.files is not None
-        with cpu_threads(self.task.num_threads):
-            trainer = Trainer(self.task_of(job.config["fold"]), Recipe.of(job.config["config"]), job.files, job.trial)
+        with cpu_threads(self.task.num_threads), ranks_of(self.task) as ranks:
+            task, recipe = self.task_of(job.config["fold"]), Recipe.of(job.config["config"])
+            trainer = Trainer(task, recipe, job.files, job.trial, ranks)
             reason = trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
             if (outputs := trainer.validation.outputs) is not None:
                 job.files.put(job.trial, OUTPUTS, None, lambda path: save_outputs(path, outputs))
