@@ -288,6 +288,10 @@ class Nodes:
         """Stop all processes of a node, as if the machine hung."""
         kill_all([pid, *descendants(pid)], signal.SIGSTOP)
 
+    def thaw(self, pid: int) -> None:
+        """Let them run again."""
+        kill_all([pid, *descendants(pid)], signal.SIGCONT)
+
     def shutdown(self) -> None:
         """End all nodes."""
         self._cluster.shutdown()
