@@ -155,6 +155,30 @@ def test_there_are_no_more_workers_than_trials(request_of: Callable[..., FitRequ
     assert len(told) == 1
 
 
+@pytest.mark.parametrize(
+    ("num_gpus", "asked", "expected"),
+    [
+        (0, {}, 1),
+        (0, {"nprocs_per_trial": 3}, 3),
+        (0, {"ngpus_per_trial": 4}, 1),
+        (0, {"ngpus_per_trial": 4, "executor": "ray"}, 4),
+        (4, {}, 1),
+        (4, {"ngpus_per_trial": 0.5}, 1),
+        (4, {"ngpus_per_trial": 2}, 2),
+        (4, {"ngpus_per_trial": 8}, 4),
+        (4, {"ngpus_per_trial": 4, "nprocs_per_trial": 1}, 1),
+        (4, {"nprocs_per_trial": 3}, 3),
+        (4, {"ngpus_per_trial": 0, "nprocs_per_trial": 3}, 3),
+    ],
+)
+def test_there_is_a_process_for_each_gpu_of_a_trial(
+    monkeypatch: pytest.MonkeyPatch, num_gpus: int, asked: dict[str, Any], expected: int
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: num_gpus)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: num_gpus > 0)
+    assert searching.processes_of_trial(FitOptions.of(asked)) == expected
+
+
 @pytest.mark.parametrize(("limit_s", "is_short"), [(30.0, True), (3600.0, False), (None, False)])
 def test_waiting_threads_of_workers_sleep_early_on_short_limits(
     request_of: Callable[..., FitRequest], monkeypatch: pytest.MonkeyPatch, limit_s: float | None, is_short: bool

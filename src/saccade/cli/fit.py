@@ -77,7 +77,11 @@ def _fit(asked: FitConfig, data: str) -> Any:
     from saccade.fit.run_folder import SOURCE
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
+    from saccade.training.trial.ranks import launched_ranks
 
+    if (ranks := launched_ranks()) is not None and ranks.rank > 0:  # rank 0 reads the images and prints
+        ImagePredictor().fit(data)
+        raise typer.Exit
     label = label_columns(asked.label)
     weight = asked.sample_weight
     others = {"--sample-weight": weight, "--groups": asked.groups, "--time": asked.time}

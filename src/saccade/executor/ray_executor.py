@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from saccade import __version__
 from saccade.checks import whole_number
 from saccade.errors import ClusterError, count_of
@@ -26,6 +24,7 @@ from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJ
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
 from saccade.executor.process import STALL_S
+from saccade.executor.ray_files import FilesRequest, SharedFiles, dumps
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
 from saccade.executor.worker import Request
 from saccade.study.trial import Job, Trainable
@@ -36,6 +35,9 @@ SILENCE_S = 10.0
 
 START_S = 20.0
 """A worker that has not started after so long does not keep others from being requested."""
+
+CLEAN_UP_S = 5.0
+"""Longest wait, when the executor is closed, until nodes have removed their copies of files."""
 
 CONNECT_S = 10.0
 """Longest wait for the first answer of a cluster's address."""
@@ -54,7 +56,9 @@ class RayExecutor(Executor):
     more while all workers are busy, so that room on the cluster is used within seconds, and an autoscaler adds nodes.
     A process that crashes fails its job. A node that is lost or hangs (`SILENCE_S`) fails the jobs of its workers with
     ``is_node_lost``, and the study continues them on others. Workers need no shared disk: where they do not see the
-    study's folder, its files are sent. All workers end with the executor, and with the process that created it.
+    study's folder, its files are sent, and a node that does not see the data gets them once (`Trainable.portable`). A
+    worker whose node cannot get them has no more jobs. All workers end with the executor, and with the process that
+    created it.
 
     Parameters
     ----------
@@ -104,6 +108,7 @@ class RayExecutor(Executor):
         self._num_cpus, self._num_gpus = num_cpus, num_gpus
         self._workers: list[_Worker] = []  # that have joined
         self._starting: list[_Worker] = []
+        self._unusable: list[_Worker] = []  # whose nodes cannot get the files of the jobs
         self._events: deque[Event] = deque()  # to be passed to the handler
         self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and its pickle or the reference to that
         self._tokens: dict[Path, Path] = {}  # by folder: a file by which workers know that they see it
@@ -137,7 +142,7 @@ class RayExecutor(Executor):
         while self._starting or not self._workers:
             if time.monotonic() >= end_s:
                 return False
-            self._work(min(TICK_S, end_s - time.monotonic()))
+            self._work(min(TICK_S, max(0.0, end_s - time.monotonic())))
         return True
 
     def submit(self, job: Job) -> None:
@@ -150,10 +155,12 @@ class RayExecutor(Executor):
         with self._closing_on_error():
             try:
                 if self._sent is None or self._sent[0] is not self.trainable:
-                    pickled = cloudpickle.dumps(self.trainable)
+                    pickled = dumps(self.trainable)
                     # A small one is a part of the message, and needs no node that has a copy of it.
                     self._sent = self.trainable, pickled if len(pickled) <= INLINE_BYTES else self._ray.put(pickled)
-                request = Request(job.trial, cloudpickle.dumps(replace(job, files=self._files_for(job))), None, 0.0)
+                job, files = self.trainable.portable(job)
+                pickled = dumps(replace(job, files=self._files_for(job)))
+                request = Request(job.trial, pickled, None, 0.0, self._shared.keys(files))
             except Exception as error:
                 worker.job = None
                 self._events.append(failed(job.trial, error))
@@ -192,8 +199,13 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         """End the workers, and the Ray that was started for them; the next job starts new ones."""
-        workers = self._workers + self._starting
-        self._workers, self._starting, self._sent = [], [], None
+        workers = self._workers + self._starting + self._unusable
+        with_copies = {worker.node: worker for worker in workers if worker.node in self._nodes_with_copies}
+        if with_copies:
+            with contextlib.suppress(Exception):  # the connection may be lost
+                removed = [each.actor.remove_copies.remote(self._shared.session) for each in with_copies.values()]
+                self._ray.wait(removed, num_returns=len(removed), timeout=CLEAN_UP_S)
+        self._workers, self._starting, self._unusable, self._sent = [], [], [], None
         self._events.clear()
         for worker in workers:
             worker.drop_job()
@@ -209,6 +221,7 @@ class RayExecutor(Executor):
         if self._ray is not None:
             return
         self._ray = ray = _connect(self._address)
+        self._shared, self._nodes_with_copies = SharedFiles(ray.put), set[str]()
         totals = ray.cluster_resources()
         if self._num_gpus is None:
             self._num_gpus = 1 if totals.get("GPU", 0) >= 1 else 0
@@ -254,21 +267,35 @@ class RayExecutor(Executor):
                 continue
             if worker in self._starting:
                 self._join(worker, message)
-            elif isinstance(message, FileCall):
-                assert worker.job is not None
-                assert worker.job.files is not None
-                worker.answer(worker.files.answer(worker.job.files, message))
-            elif isinstance(message, JobDone | JobFailed):
-                worker.drop_job()
-                self._events.append(message)
             else:
-                assert handle is not None
-                if isinstance(message, EpochDone):
-                    message = replace(message, node=worker.node)
-                number = worker.number
-                decision = handle(message)
-                if worker.step is reference and worker.number == number:  # the handler may have cancelled the job
-                    worker.answer(decision)
+                self._receive(worker, message, handle)
+
+    def _receive(self, worker: _Worker, message: Any, handle: Handler | None) -> None:
+        """Deal with a message of a worker's job."""
+        if isinstance(message, FileCall):
+            assert worker.job is not None
+            assert worker.job.files is not None
+            worker.answer(worker.files.answer(worker.job.files, message))
+        elif isinstance(message, FilesRequest):
+            if message.part is not None:
+                self._nodes_with_copies.add(worker.node)
+            worker.answer(self._shared.answer(message))
+        elif isinstance(message, JobDone | JobFailed):
+            worker.drop_job()
+            if isinstance(message, JobFailed) and message.is_node_lost:
+                self._workers.remove(worker)
+                self._unusable.append(worker)  # its place stays taken, so that no other worker starts there
+                self._why_unusable = message.reason
+                self._events.append(WorkerLost(len(self._workers), worker.node))
+            self._events.append(message)
+        else:
+            assert handle is not None
+            if isinstance(message, EpochDone):
+                message = replace(message, node=worker.node)
+            step, number = worker.step, worker.number
+            decision = handle(message)
+            if worker.step is step and worker.number == number:  # the handler may have cancelled the job
+                worker.answer(decision)
 
     def _tick(self) -> None:
         """Look at the heartbeats, and request more workers."""
@@ -306,6 +333,8 @@ class RayExecutor(Executor):
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))
             actor = self._actor_class.options(**options).remote(self._preload, slot, self._folder)
             self._starting.append(_Worker(actor, actor.hello.remote(), now_s))
+        if self._unusable and not self._workers and not any(now_s - each.since_s < START_S for each in self._starting):
+            raise ClusterError(f"No worker of the Ray cluster can get the files of the trials: {self._why_unusable}")
         if not self._workers:
             self._explain_waiting(now_s)
 
@@ -492,7 +521,7 @@ def _same(address: str, other: str) -> bool:
 def _actor_class(ray: Any) -> Any:
     from saccade.executor.ray_worker import RayWorker
 
-    for name in ("beat", "end_job"):  # while `step` waits for a message
+    for name in ("beat", "end_job", "remove_copies"):  # while `step` waits for a message
         ray.method(concurrency_group="control")(getattr(RayWorker, name))
     # Out of order: a heartbeat does not wait for the arguments of a step, which may be on their way for long.
     return ray.remote(concurrency_groups={"control": 2}, allow_out_of_order_execution=True)(RayWorker)

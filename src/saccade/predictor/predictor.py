@@ -49,6 +49,7 @@ from saccade.fit.presets import find_preset
 from saccade.fit.resuming import EarlierRun, locked_run
 from saccade.fit.run_folder import SOURCE, FitRequest, has_predictor, how_to_finish, is_finished, is_run
 from saccade.fit.searching import is_gpu_wanted
+from saccade.fit.torchrun import fits_once
 from saccade.global_state import preserved_global_state, runs_in
 from saccade.inference.description import choose
 from saccade.inference.evaluation import TABLES, evaluation
@@ -222,6 +223,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         return models_table(names) if detailed else names
 
     @document_options
+    @fits_once(lambda predictor, path: predictor._read(path))
     def fit(
         self,
         train_data: pd.DataFrame | str | Path,
@@ -326,6 +328,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         return self._run(request, start_s, earlier)
 
     @classmethod
+    @fits_once(lambda cls, path: cls.load(path))
     def resume(
         cls,
         path: str | Path,
@@ -372,6 +375,11 @@ class ImagePredictor(metaclass=SuggestingClass):
         if self._fit_path is None:
             raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
         return locked_run(self._fit_path)
+
+    def _read(self, path: str) -> ImagePredictor:
+        """Become the predictor in a run folder."""
+        self._pipeline, self._path = InferencePipeline(SavedPredictor.read(path)), Path(path)
+        return self
 
     def _run(
         self, request: FitRequest, start_s: float, earlier: EarlierRun | None, *, finish: bool = False
