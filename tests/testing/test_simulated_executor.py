@@ -93,7 +93,7 @@ def test_a_study_waits_for_the_first_worker():
     assert study.best_trial is not None
 
 
-@pytest.mark.parametrize(("scheduler", "num_workers"), [("fifo", 64), ("asha", 512), ("hyperband", 64), ("auto", 64)])
+@pytest.mark.parametrize(("scheduler", "num_workers"), [("fifo", 64), ("asha", 128), ("hyperband", 64), ("auto", 64)])
 def test_no_scheduler_leaves_one_of_many_workers_idle(scheduler, num_workers):
     workers = [SimulatedWorker(0.5 + (index % 7) / 4) for index in range(num_workers)]
     study, executor, _ = run(workers, scheduler, limit_s=20.0, num_epochs=9)

@@ -18,6 +18,7 @@ from saccade.errors import WorkerDiedError
 from saccade.events import Event, JobFailed
 from saccade.executor.base import reason_of
 from saccade.executor.process import WorkerProcess
+from saccade.executor.ray_files import remove_copies
 from saccade.executor.slots import WorkerSlot
 from saccade.executor.worker import Request
 
@@ -100,6 +101,10 @@ class RayWorker:
         with self._starting:
             self._num_ended = job
             self._process.kill()
+
+    def remove_copies(self, session: str) -> None:
+        """Remove the copies of files that this node has got."""
+        remove_copies(session)
 
     def _start(self) -> WorkerProcess:
         self._has_trainable = False

@@ -9,14 +9,14 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from saccade.events import JobDone, JobFailed
 from saccade.executor.base import failed, run_job
+from saccade.executor.ray_files import NodeFiles, NodeFilesError, loads
 from saccade.study.trial import Job, Trainable
 
 PROGRAM = """\
@@ -57,7 +57,7 @@ class Request:
     job: bytes
     trainable: bytes | None  # None stands for the one sent before
     sent_s: float  # on the monotonic clock, which all processes of a machine share
-    files: Mapping[str, Path] | None = None  # of `Trainable.files`, where this machine has them; None: as they are
+    files: tuple[str, ...] = ()  # keys of `SharedFiles`, for files that this machine may not have
 
 
 _SENDING = threading.Lock()
@@ -107,7 +107,7 @@ def main(preload: Iterable[str] = ()) -> None:
         preload_error = error
     _send(outbox, Ready(speed))
 
-    pickled, trainable = b"", None
+    pickled, trainable, node_files = b"", None, NodeFiles(ask)
     while True:
         request: Request = messages.get()
         end: JobDone | JobFailed
@@ -116,12 +116,15 @@ def main(preload: Iterable[str] = ()) -> None:
                 raise preload_error
             if request.trainable is not None:
                 pickled, trainable = request.trainable, None
+            paths = node_files.paths(request.files)
             if trainable is None:  # a new one, or one whose unpickling failed before
-                loaded: Trainable = pickle.loads(pickled)  # noqa: S301  written by our own parent
-                trainable = loaded if request.files is None else loaded.with_files(request.files)
-            job: Job = pickle.loads(request.job)  # noqa: S301  written by our own parent
+                loaded: Trainable = loads(pickled, paths)
+                trainable = loaded
+            job: Job = loads(request.job, paths)
             waited_s = time.monotonic() - request.sent_s
             end = run_job(trainable, replace(job, seconds_left=job.seconds_left - waited_s), ask)
+        except NodeFilesError as error:
+            end = JobFailed(request.trial, str(error), is_worker_lost=True, is_node_lost=True)
         except BaseException as error:  # Ctrl-C is ignored here; see `PROGRAM`
             end = failed(request.trial, error)
         _send(outbox, end)

@@ -116,7 +116,8 @@ class SimulatedExecutor(Executor):
         self._plan(running)
 
     def run(self, handle: Handler, timeout_s: float = math.inf) -> None:
-        end_s = self.now_s + timeout_s
+        # The clock advances even if the timeout is smaller than its resolution.
+        end_s = max(self.now_s + timeout_s, math.nextafter(self.now_s, math.inf))
         while self._running or (self._due and not self._here):
             at_s, _, what = self._due[0]
             if at_s > end_s and self._here:  # without a worker, it waits for one
