@@ -29,9 +29,9 @@ from saccade.tuning import tune
 @pytest.mark.usefixtures("ray_cluster")
 class TestRayExecutor(ExecutorContract):
     def make(self, trainable: Trainable | None) -> Executor:
-        executor = RayExecutor(trainable, max_workers=2)
+        executor = RayExecutor(trainable, max_workers=1)
         assert executor.wait_for_start(60)
-        executor.run(lambda event: Decision.CONTINUE)  # two workers have joined
+        executor.run(lambda event: Decision.CONTINUE)  # the worker has joined
         return executor
 
 
@@ -89,7 +89,7 @@ def test_any_function_is_tuned_and_an_instance_keeps_its_workers(ray_cluster: st
             for _ in range(2)
         ]
         assert pids[0] == pids[1] != os.getpid()
-        with pytest.raises(SearchFailedError, match="cannot pickle '_thread.lock' object"):
+        with pytest.raises(SearchFailedError, match="cannot pickle '_thread"):
             tune(lambda config: lock.locked(), space, executor=executor, verbosity=0)
 
 
