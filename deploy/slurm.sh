@@ -39,7 +39,7 @@ end() {
 trap end EXIT
 
 "${step[@]}" --nodes=1 --nodelist="$head" ray start --head "--node-ip-address=$ip" "--port=$port" \
-  --include-dashboard=false "--temp-dir=/tmp/ray-$SLURM_JOB_ID" "${common[@]}" >"$log" 2>&1 &
+  --include-dashboard=false "--temp-dir=/tmp/ray-$SLURM_JOB_ID" "${common[@]}" >>"$log" 2>&1 &
 nodes+=($!)
 until (exec 3<>"/dev/tcp/$ip/$port") 2>/dev/null; do
   kill -0 "${nodes[0]}" 2>/dev/null || { echo "Ray on $head has ended, see $log" >&2; exit 1; }

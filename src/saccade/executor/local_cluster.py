@@ -210,7 +210,7 @@ def ask_cluster(address: str, local: LocalCluster | None = None) -> dict[str, An
 
 
 def name_of(node: Mapping[str, Any]) -> str:
-    """Return the name with which one of ``ray.nodes()`` was started; most have none but their address, so the host's."""
+    """Return the name that one of ``ray.nodes()`` was started with; of most its host's, as theirs is the address."""
     is_named = node["NodeName"] != node["NodeManagerAddress"]
     return str(node["NodeName"] if is_named else node["NodeManagerHostname"])
 
