@@ -441,6 +441,32 @@ class DoctorResult(Result):
         return int(any(fact.verdict == "problem" for fact in self.facts))
 
 
+class ClusterNode(Line):
+    """A node of a Ray cluster."""
+
+    name: str
+    is_alive: bool
+    resources: dict[str, float]
+    """CPU, GPU and others that it has for trials; memory in bytes."""
+    pid: int | None = None
+    """Its main process, if the cluster is that of saccade cluster up."""
+
+
+class ClusterResult(Result):
+    """A Ray cluster; after `down`, what has ended."""
+
+    is_running: bool
+    address: str | None
+    """For fit --address; null if no cluster runs."""
+    nodes: list[ClusterNode]
+    free: dict[str, float]
+    """What no trial or other job uses now."""
+    workers: list[str]
+    """Names of the workers of fits and searches that run on it."""
+    logs: str | None
+    """The folder of the log files."""
+
+
 class Network(Line):
     """A network that can be searched; with --detailed also its default weights."""
 
@@ -505,6 +531,7 @@ RESULTS: dict[str, type[Result]] = {
     "push": PushResult,
     "models": ModelsResult,
     "doctor": DoctorResult,
+    "cluster": ClusterResult,
     "schema": SchemaResult,
 }
 """The model of each command's result."""

@@ -35,6 +35,12 @@ def resume(
     finish: Annotated[
         bool, typer.Option("--finish", help="Train nothing more: make the predictor of the trials that the run has.")
     ] = False,
+    executor: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where trials run, as in fit.  [default: unchanged]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Another Ray cluster, as in fit.  [default: unchanged]")
+    ] = None,
 ) -> Any:
     """Resume an interrupted run.
 
@@ -49,7 +55,7 @@ def resume(
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
-    predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish)
+    predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish, executor=executor, address=address)
     if predictor.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
     print_places(predictor.path)

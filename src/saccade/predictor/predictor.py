@@ -336,6 +336,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         verbosity: int | None = None,
         *,
         finish: bool = False,
+        executor: str | None = None,
+        address: str | None = None,
     ) -> ImagePredictor:
         """Resume an interrupted run from its folder alone, and return its predictor.
 
@@ -353,6 +355,8 @@ class ImagePredictor(metaclass=SuggestingClass):
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
+        executor, address : str or None
+            Where trials run, as in `fit`, such as on another Ray cluster; None keeps the values of the run.
         """
         folder = _absolute(path)
         if not is_run(folder):
@@ -362,12 +366,15 @@ class ImagePredictor(metaclass=SuggestingClass):
         if is_finished(folder):
             return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
         start_s = call_start_s()
-        limit = FitOptions.of({"time_limit": time_limit}).time_limit
+        given = {"executor": executor, "address": address}
+        given = {name: value for name, value in given.items() if value is not None}
+        limit = FitOptions.of({"time_limit": time_limit, **given}).time_limit
         with locked_run(folder) as earlier:
             if earlier is None:
                 raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
             with earlier.named():
                 request = earlier.request(limit, verbosity)
+                request = replace(request, settings=request.settings.model_copy(update=given))
                 predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
                 return predictor._run(request, start_s, earlier, finish=finish)
 
