@@ -44,6 +44,9 @@ CLEAN_UP_S = 5.0
 CONNECT_S = 10.0
 """Longest wait for the first answer of a cluster's address."""
 
+INLINE_BYTES = 50_000
+"""Larger trainables are put into Ray's object store, from which each node fetches them once."""
+
 NO_PLACE_S = 60.0
 """Longest wait for a node that can hold a worker, if the cluster has none; autoscalers may bring one."""
 
@@ -109,7 +112,7 @@ class RayExecutor(Executor):
         self._starting: list[_Worker] = []
         self._unusable: list[_Worker] = []  # whose nodes cannot get the files of the jobs
         self._events: deque[Event] = deque()  # to be passed to the handler
-        self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and the reference to its pickle
+        self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and its pickle or the reference to that
         self._tokens: dict[Path, Path] = {}  # by folder: a file by which workers know that they see it
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
@@ -163,7 +166,9 @@ class RayExecutor(Executor):
         with self._closing_on_error():
             try:
                 if self._sent is None or self._sent[0] is not self.trainable:
-                    self._sent = self.trainable, self._ray.put(dumps(self.trainable))
+                    pickled = dumps(self.trainable)
+                    # A small one is a part of the message, and needs no node that has a copy of it.
+                    self._sent = self.trainable, pickled if len(pickled) <= INLINE_BYTES else self._ray.put(pickled)
                 job, files = self.trainable.portable(job)
                 pickled = dumps(replace(job, files=self._files_for(job)))
                 request = Request(job.trial, pickled, None, 0.0, self._shared.keys(files))
@@ -583,7 +588,8 @@ def _actor_class(ray: Any) -> Any:
 
     for name in ("beat", "end_job", "remove_copies"):  # while `step` waits for a message
         ray.method(concurrency_group="control")(getattr(RayWorker, name))
-    return ray.remote(concurrency_groups={"control": 2})(RayWorker)
+    # Out of order: a heartbeat does not wait for the arguments of a step, which may be on their way for long.
+    return ray.remote(concurrency_groups={"control": 2}, allow_out_of_order_execution=True)(RayWorker)
 
 
 def _first_line(error: BaseException) -> str:
