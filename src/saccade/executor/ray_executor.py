@@ -24,7 +24,7 @@ from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
-from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, running_cluster
+from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, name_of, running_cluster
 from saccade.executor.process import STALL_S
 from saccade.executor.ray_files import FilesRequest, SharedFiles, dumps
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
@@ -379,7 +379,7 @@ class RayExecutor(Executor):
             self._cannot_start(f"{hello.host} has Saccade {hello.versions['Saccade']}, and this process {__version__}")
             self._kill(worker)
             return
-        names = {node["NodeID"]: _name_of(node) for node in self._ray.nodes() if node["Alive"]}
+        names = {node["NodeID"]: name_of(node) for node in self._ray.nodes() if node["Alive"]}
         name = names.get(hello.node_id, hello.host)
         worker.node = name if Counter(names.values())[name] <= 1 else f"{name}-{hello.node_id[:4]}"
         worker.speed = hello.speed
@@ -548,12 +548,6 @@ def _check_token(address: str) -> None:
                 raise ClusterError(
                     f"The Ray cluster at {address} answers only those who have its token. {how}."
                 ) from None
-
-
-def _name_of(node: Mapping[str, Any]) -> str:
-    """Return the name that a node was started with; of most its host's name, since theirs is the address."""
-    is_named = node["NodeName"] != node["NodeManagerAddress"]
-    return str(node["NodeName"] if is_named else node["NodeManagerHostname"])
 
 
 def _disconnect() -> None:
