@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -90,11 +91,13 @@ def main(preload: Iterable[str] = ()) -> None:
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
     threading.Thread(target=_beat, args=(outbox,), daemon=True).start()
     preload_error: BaseException | None = None
+    gc.disable()  # to look for garbage among modules, which stay, takes a fifth of the time of their import
     try:
         for module in preload:
             importlib.import_module(module)
     except BaseException as error:  # reported as the failure of each job
         preload_error = error
+    gc.enable()
     _send(outbox, Ready())
 
     pickled, trainable = b"", None
