@@ -48,6 +48,10 @@ class PoolSearcher(Searcher):
         del self._left[key]
         return {"config_id": key}
 
+    def on_begin(self, config: Mapping[str, Any]) -> None:
+        """Pass it to the other searcher."""
+        self.inner.on_begin(self._configs[config["config_id"]])
+
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:
         """Pass it to the other searcher."""
         self.inner.observe(self._configs[config["config_id"]], epoch, score, cost)

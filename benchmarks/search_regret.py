@@ -25,6 +25,7 @@ The other searches, on the same table of configurations with all of its columns:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -40,17 +41,18 @@ from benchmarks import regret_peers
 from benchmarks.curves import Curves, CurvesDataset
 from benchmarks.learn_portfolio import learn, portfolio_to_json
 from benchmarks.pool import PoolSearcher, table_space
-from benchmarks.replay import ReplayExecutor
 from saccade.autosearch.portfolio import Portfolio
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
+from saccade.events import EpochDone, Event
 from saccade.scheduler import AutoScheduler, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import RandomSearcher, make_searcher
 from saccade.searcher.base import Searcher
 from saccade.space import Categorical
 from saccade.study.study import Study
+from saccade.testing import SimulatedExecutor
 
 HOUR_S = 3600.0
 _NUM_FOLDS = 3
@@ -72,17 +74,25 @@ class Case:
 
 def search(case: Case, searcher: Callable[[Case], Searcher], scheduler: Callable[[], Scheduler]) -> float:
     """Return the regret of a search by Saccade's study; `AutoSearch` and "auto" are one object, as in a fit."""
-    executor = ReplayExecutor(lambda config: case.dataset.curves[config["config_id"]], case.num_workers)
+    curves = case.dataset.curves
+    executor = SimulatedExecutor(
+        lambda config: curves[config["config_id"]].scores,
+        case.num_workers,
+        lambda config: curves[config["config_id"]].epoch_s,
+    )
     deadline = Deadline(case.time_limit_s, executor.clock)
     made, schedules = searcher(case), scheduler()
     if isinstance(made, AutoSearch) and isinstance(schedules, AutoScheduler):
         schedules = made
-    study = Study(executor, made, schedules, deadline=deadline)
-    try:
-        study.run()
-    except SearchFailedError:  # nothing was reported in time
-        return 1.0
-    return case.dataset.regret(max(report.score for trial in study.trials for report in trial.reports))
+    in_time: list[float] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, EpochDone) and executor.now_s <= case.time_limit_s:
+            in_time.append(event.score)
+
+    with contextlib.suppress(SearchFailedError):  # nothing was reported in time
+        Study(executor, made, schedules, deadline=deadline, listeners=[note]).run()
+    return case.dataset.regret(max(in_time, default=None))
 
 
 def searcher_of(case: Case, name: str) -> Searcher:
@@ -205,10 +215,10 @@ def leave_families_out(options: argparse.Namespace) -> dict[str, Any]:
     family = {key: curves.describe(key).network.family for key in curves.configs.index}
     table: dict[str, Any] = {}
     hours = options.hours[0]
-    with_it = _learned_in_folds(curves)
+    with_it = learned_in_folds(curves)
     for name in sorted(set(family.values())):
         regrets: dict[str, list[float]] = {}
-        without_it = _learned_in_folds(curves, [name])
+        without_it = learned_in_folds(curves, [name])
         for dataset in curves.datasets:
             runs = {key: curve for key, curve in dataset.curves.items() if family[key] == name}
             if len(runs) < _LEAST_RUNS:
@@ -228,7 +238,7 @@ def leave_families_out(options: argparse.Namespace) -> dict[str, Any]:
     return table
 
 
-def _learned_in_folds(curves: Curves, skip_families: Sequence[str] = ()) -> dict[str, Portfolio]:
+def learned_in_folds(curves: Curves, skip_families: Sequence[str] = ()) -> dict[str, Portfolio]:
     """Return a portfolio for each data set that was learned from two thirds of the data sets, not its own."""
     found = {}
     for fold in range(_NUM_FOLDS):

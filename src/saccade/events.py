@@ -189,6 +189,8 @@ class JobStarted(Event):
     kind: ClassVar[str] = "job_started"
     trial: int
     until_epoch: int | None = None
+    node: str = field(default="", compare=False)
+    """Name of the cluster's node that it is sent to; "" on this machine."""
 
 
 CV_SCORE = "cv_score"
@@ -234,7 +236,9 @@ class TrialRestarted(Event):
     trial: int
     after_epoch: int
     num_retries: int = 0
-    """How often the trial has lost its worker by now."""
+    """How often the trial has lost its worker since it has reported a new epoch."""
+    num_lost_nodes: int = 0
+    """How often it has lost the node of its worker since then."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +280,7 @@ class WorkerJoined(Event):
     node: str = ""
     """Name of the cluster's node that it is on; "" on this machine."""
     speed: float | None = None
-    """Speed of the node relative to other nodes of the cluster; None if it was not measured."""
+    """Speed of the node, relative to any machine that is the same for all nodes; None if it was not measured."""
 
 
 @dataclass(frozen=True)

@@ -24,3 +24,17 @@ def test_a_faster_engine_for_probes_does_not_make_epochs_seem_shorter() -> None:
     found[1].observe(0, 1, 34.0)  # an epoch of 30 s is known better than any probe
     found[1].observe_gain(0, 5.0)
     assert found[1].epoch_s([0])[0] == pytest.approx(30.0)
+
+
+def test_the_speed_that_a_worker_measured_counts_as_one_configuration():
+    costs = EpochCosts()
+    costs.add([0.0, 0.0], ["a", "b"])
+    costs.set_log_speed(math.log(8.0))
+    costs.set_log_speed(math.log(100.0))
+    assert costs.epoch_s([0]) == pytest.approx(8.0)
+    costs.observe(1, 1, 2.0)
+    assert 2.0 < costs.epoch_s([0]) < 8.0
+    given = EpochCosts(log_speed=0.0)
+    given.add([0.0], ["a"])
+    given.set_log_speed(3.0)
+    assert given.epoch_s([0]) == pytest.approx(1.0)

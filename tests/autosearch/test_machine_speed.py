@@ -61,6 +61,7 @@ def test_the_speed_is_that_of_a_step_and_restores_threads_and_random_numbers(
     assert torch.equal(state, torch.get_rng_state())
     monkeypatch.setattr(machine_speed, "_step_s", lambda *_: 2 * machine_speed.RECORDED_STEP_S)
     assert measure_log_speed(CPU) == pytest.approx(math.log(2))
+    assert machine_speed.worker_speed() == pytest.approx(0.5)
 
 
 def test_the_recorded_step_agrees_with_the_portfolio() -> None:

@@ -41,7 +41,7 @@ def search(searcher: AutoSearch, seconds_left: float, tuned: float, slow: float 
             config, epoch = searcher.suggest(), -1
         else:
             config, epoch = paused.pop(advice.key)
-            searcher.resume(advice.key, advice.until_epoch)
+            searcher.on_begin(searcher._known[advice.key].config)
         key, model = canonical_key(config), str(config["model"])
         while epoch < max(advice.until_epoch, epoch + (epoch < 0)):
             epoch += 1

@@ -83,7 +83,9 @@ def test_the_start_of_a_training_with_a_known_probe_is_not_reconsidered(monkeypa
         trials.append(Trial(len(trials), search.suggest()))
         return trials[-1]
 
-    state = SimpleNamespace(seconds_left=1000.0, trials=trials, new_trial=new_trial)
+    state = SimpleNamespace(
+        seconds_left=1000.0, trials=trials, new_trial=new_trial, num_workers=1, reference_speed=None
+    )
     search.on_start(state)
     reconsidered = []
     for number in range(2):

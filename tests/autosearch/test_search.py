@@ -89,7 +89,7 @@ def test_networks_beyond_the_limits_are_not_tried_unless_all_are():
 
 def test_a_network_that_proves_too_slow_is_not_continued():
     searcher = make(limits={"image_ms": 20.0})
-    state = SimpleNamespace(trials=[], seconds_left=1000.0)
+    state = SimpleNamespace(trials=[], seconds_left=1000.0, num_workers=1, reference_speed=None)
     searcher.on_start(state)
     config = searcher.suggest()
     state.trials.append(Trial(0, config))
@@ -188,6 +188,25 @@ def test_later_proposals_are_variations_of_the_best():
         searcher.on_end(config, has_failed=False, is_complete=True)
     near = [abs(math.log10(rate) + 1) < 0.7 for rate in rates]
     assert np.mean(near[20:]) > np.mean(near[:8])
+
+
+def test_simultaneous_proposals_differ_and_pending_ones_survive_a_resumed_search():
+    searcher, resumed = make({"lr": Real(1e-6, 1.0, log=True)}), make({"lr": Real(1e-6, 1.0, log=True)})
+    for each in (searcher, resumed):
+        for exponent in range(-6, 1):
+            config = {"lr": 10.0**exponent}
+            each.on_begin(config)
+            train(each, config, 9, math.exp(-((exponent + 2) ** 2)))
+            each.on_end(config, has_failed=False, is_complete=True)
+    rates = []
+    for _ in range(16):
+        config = searcher.suggest()
+        resumed.on_begin(config)
+        rates.append(math.log10(config["lr"]))
+    assert np.ptp(rates) > 0.5
+    assert np.sum(np.diff(np.sort(rates)) < 0.01) <= 4
+    assert list(resumed.running) == list(searcher.running)
+    assert len(searcher.running) == 16
 
 
 @given(seed=st.integers(0, 2**32 - 1), low=st.floats(-10, 0), width=st.floats(0.1, 10))

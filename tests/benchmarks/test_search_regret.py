@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
@@ -11,15 +10,6 @@ from benchmarks.learn_portfolio import is_known_at, learn
 from benchmarks import fit_forecaster, learn_portfolio, search_regret
 from saccade.autosearch.features import Description
 
-COLUMNS = {
-    "lr": 1e-3, "batch_size": 32, "opt": "adamw", "momentum": 0.9, "weight_decay": 0.01, "sched": "cosine",
-    "warmup_epochs": 0, "warmup_lr": 1e-5, "decay_epochs": 10, "decay_rate": 0.1, "patience_epochs": 5,
-    "layer_decay": 0.75, "pct_to_freeze": 0.0, "linear_probing": 0.0, "mixup": 0.0, "cutmix": 0.0, "mixup_prob": 0.0,
-    "smoothing": 0.0, "drop": 0.0, "clip_grad": 1.0, "data_augmentation": "None", "amp": 0.0, "opt_betas": "None",
-    "sp_reg": 0.0, "delta_reg": 0.0, "bss_reg": 0.0, "cotuning_reg": 0.0, "stoch_norm": 0.0,
-}  # fmt: skip
-NETWORKS = ("edgenext_small", "volo_d1_384", "edgenext_x_small", "volo_d3_448")
-
 
 @pytest.fixture(autouse=True)
 def _few_trees(monkeypatch):
@@ -27,35 +17,8 @@ def _few_trees(monkeypatch):
     monkeypatch.setattr(learn_portfolio, "NUM_TREES", 60)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Recordings of three data sets: with linear probing a run ends after an epoch that tells nothing of its worth."""
-    path = tmp_path_factory.mktemp("curves")
-    rng = np.random.default_rng(0)
-    rows, curves = [], {name: {} for name in ("A", "B", "C")}
-    for number in range(36):
-        network, is_probing, log_lr = NETWORKS[number % 4], number % 3 == 0, rng.uniform(-5, -1)
-        key = f"c{number}"
-        rows.append(
-            {**COLUMNS, "config_id": key, "model": network, "lr": 10**log_lr, "linear_probing": float(is_probing)}
-        )
-        height = 90 - 12 * abs(log_lr + 3)
-        accuracies = [30.0] if is_probing else [height * (1 - 0.6**epoch) for epoch in range(1, 51)]
-        for name in curves:
-            epoch_s = [1.0 if is_probing else 10.0] * len(accuracies)
-            curves[name][key] = {"val_acc": [a + rng.normal() for a in accuracies], "epoch_s": epoch_s}
-    with (path / "configs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["config_id", "model", *COLUMNS])
-        writer.writeheader()
-        writer.writerows(rows)
-    (path / "curves.json").write_text(json.dumps(curves))
-    about = {name: {"num_images": 1000, "num_classes": 10} for name in curves}
-    (path / "datasets.json").write_text(json.dumps(about))
-    return path
-
-
-def test_a_kind_of_run_that_ends_after_an_epoch_is_not_expected_to_become_good(folder):
-    curves = Curves.read(folder)
+def test_a_kind_of_run_that_ends_after_an_epoch_is_not_expected_to_become_good(recorded_curves):
+    curves = Curves.read(recorded_curves)
     portfolio = learn(curves, curves.datasets[1:])
     network = curves.describe("c1").network
     kinds = [
@@ -77,9 +40,10 @@ def test_what_would_have_come_of_a_run_that_was_cut_short_is_not_known(num_epoch
 
 
 @pytest.mark.slow
-def test_the_table_beside_others_and_kept_portfolios(folder, tmp_path, capsys):
+def test_the_table_beside_others_and_kept_portfolios(recorded_curves, tmp_path, capsys):
     out, kept = tmp_path / "out.json", tmp_path / "kept"
-    words = ["--curves", str(folder), "--hours", "0.2", "--workers", "1", "--seeds", "1", "--portfolios", str(kept)]
+    words = ["--curves", str(recorded_curves), "--hours", "0.2", "--workers", "1", "--seeds", "1"]
+    words += ["--portfolios", str(kept)]
     search_regret.main([*words, "--json", str(out)])
     table = json.loads(out.read_text())
     assert 0 <= table["auto + auto"]["1"]["0.2"]["regret"] < 0.2
@@ -89,14 +53,16 @@ def test_the_table_beside_others_and_kept_portfolios(folder, tmp_path, capsys):
     search_regret.main([*words, "--json", str(out)])
     assert json.loads(out.read_text()) == table
     assert [file.stat().st_mtime_ns for file in files] == written
-    fit_forecaster.main(["--curves", str(folder), "--portfolios", str(kept), "--configs", "5"])
+    fit_forecaster.main(["--curves", str(recorded_curves), "--portfolios", str(kept), "--configs", "5"])
     assert "evaluated on the rest" in capsys.readouterr().out
 
 
 @pytest.mark.slow
-def test_families_are_left_out_one_by_one(folder, tmp_path):
+def test_families_are_left_out_one_by_one(recorded_curves, tmp_path):
     out = tmp_path / "out.json"
-    search_regret.main(["--curves", str(folder), "--hours", "0.2", "--seeds", "2", "--families", "--json", str(out)])
+    search_regret.main(
+        ["--curves", str(recorded_curves), "--hours", "0.2", "--seeds", "2", "--families", "--json", str(out)]
+    )
     table = json.loads(out.read_text())
     assert set(table) == {"edgenext", "volo"}
     for row in table.values():

@@ -45,6 +45,7 @@ def test_cores_are_never_oversubscribed(cpus, gpus, nthreads, ngpus, workers, tr
 def test_gpus_are_never_oversubscribed(cpus, gpus, nthreads, ngpus, workers):
     slots = plan_workers(cpus, gpus, nthreads, ngpus, workers)
     devices = Counter(slot.device for slot in slots)
+    assert {slot.num_gpus for slot in slots} == {int(max(1, min(ngpus or 1, gpus)))}
     if ngpus == 0:
         assert set(devices) == {"cpu"}
         return
@@ -86,8 +87,8 @@ def test_only_requests_beyond_the_machine_cause_warnings(cpus, gpus, nthreads, n
         ((8, 2), {"ngpus_per_trial": 0, "nthreads_per_trial": 4}, [("cpu", 4)] * 2),
         ((8, 1), {"ngpus_per_trial": 0.5}, [("cuda:0", 4)] * 2),
         ((8, 2), {"ngpus_per_trial": 0.5, "num_workers": 3}, [("cuda:0", 2), ("cuda:1", 2), ("cuda:0", 2)]),
-        ((8, 4), {"ngpus_per_trial": 2}, [("cuda:0", 4), ("cuda:2", 4)]),
-        ((8, 3), {"ngpus_per_trial": 2}, [("cuda:0", 8)]),
+        ((8, 4), {"ngpus_per_trial": 2}, [("cuda:0", 4, False, 2), ("cuda:2", 4, False, 2)]),
+        ((8, 3), {"ngpus_per_trial": 2}, [("cuda:0", 8, False, 2)]),
         ((8, 1), {"ngpus_per_trial": 2}, [("cuda:0", 8)]),
         ((2, 0), {"ngpus_per_trial": 1}, [(None, 2)]),
         ((2, 4), {}, [("cuda:0", 1), ("cuda:1", 1)]),
@@ -119,7 +120,7 @@ def test_plans(machine, asked, plan):
         (
             (8, 2),
             {"ngpus_per_trial": 2},
-            ["ngpus_per_trial=2: a trial trains on one of its 2; the others stay idle"],
+            [],
         ),
         (
             (2, 0),
@@ -179,24 +180,26 @@ def test_waiting_threads_sleep_early_unless_the_user_has_decided(name):
 
 
 @pytest.mark.parametrize(
-    ("device", "shown", "visible"),
+    ("device", "num_gpus", "shown", "visible"),
     [
-        ("cuda:0", None, "0"),
-        ("cuda:3", None, "3"),
-        ("cuda:1", "5, 7", "7"),
-        ("cuda:0", "GPU-8f2a", "GPU-8f2a"),
-        ("cpu", "5,7", "-1"),
+        ("cuda:0", 1, None, "0"),
+        ("cuda:3", 1, None, "3"),
+        ("cuda:2", 2, None, "2,3"),
+        ("cuda:1", 1, "5, 7", "7"),
+        ("cuda:1", 2, "5,7,9", "7,9"),
+        ("cuda:0", 1, "GPU-8f2a", "GPU-8f2a"),
+        ("cpu", 1, "5,7", "-1"),
     ],
 )
-def test_a_worker_sees_its_gpu_only(device, shown, visible):
-    base = {} if shown is None else {"CUDA_VISIBLE_DEVICES": shown}
-    slot = WorkerSlot(device)
+def test_a_worker_sees_its_gpus_only(device, num_gpus, shown, visible):
+    base = {"TORCHELASTIC_RUN_ID": "1"} | ({} if shown is None else {"CUDA_VISIBLE_DEVICES": shown})
+    slot = WorkerSlot(device, num_gpus=num_gpus)
     assert slot.environment(base) == {"CUDA_VISIBLE_DEVICES": visible}
     assert slot.local_device == ("cpu" if device == "cpu" else "cuda:0")
 
 
 def test_a_gpu_that_is_not_shown_is_an_error():
-    with pytest.raises(HyperparameterError, match="'cuda:2', but CUDA_VISIBLE_DEVICES='5,7' lists 2"):
+    with pytest.raises(HyperparameterError, match="1 GPU from 'cuda:2' on, but CUDA_VISIBLE_DEVICES='5,7' lists 2"):
         WorkerSlot("cuda:2").environment({"CUDA_VISIBLE_DEVICES": "5,7"})
 
 

@@ -64,7 +64,7 @@ def test_an_object_that_cannot_be_pickled_fails_one_job(run_function):
     cannot_come = run_function(lambda config, report: refused, {}, {}).events
     assert [event.trial for event in cannot_come] == [0, 1]
     assert all("ValueError: invalid literal for int()" in event.reason for event in cannot_come)
-    assert "pickle.loads" in cannot_come[1].traceback
+    assert "unpickler.load" in cannot_come[1].traceback
 
     failure, _, end = run_function(report_one, {"x": lock}, {}).events
     assert "cannot pickle '_thread.lock' object" in failure.reason

@@ -99,7 +99,7 @@ NOT_WHOLE_NUMBERS = [True, np.bool_(True), 2.0, "2", math.nan, [2], -1]
 
 
 @pytest.mark.parametrize("value", [*NOT_WHOLE_NUMBERS, 0, None])
-@pytest.mark.parametrize("name", ["num_trials", "nthreads_per_trial"])
+@pytest.mark.parametrize("name", ["num_trials", "nthreads_per_trial", "nprocs_per_trial"])
 def test_counts(name, value):
     arguments = {"hyperparameter_tune_kwargs": {name: value}} if name == "num_trials" else {name: value}
     if value is None:
@@ -119,6 +119,13 @@ def test_seeds(value):
 def test_invalid_numbers_of_gpus(value):
     with pytest.raises(HyperparameterError, match=r"ngpus_per_trial was given .*; expected"):
         FitOptions.of({"ngpus_per_trial": value})
+
+
+@pytest.mark.parametrize("num_gpus", [0.5, 1, 3])
+def test_each_process_of_a_trial_has_a_gpu_of_its_own(num_gpus):
+    with pytest.raises(HyperparameterError, match=rf"nprocs_per_trial=4 exceeds ngpus_per_trial={num_gpus}"):
+        FitOptions.of({"ngpus_per_trial": num_gpus, "nprocs_per_trial": 4})
+    assert FitOptions.of({"ngpus_per_trial": 0, "nprocs_per_trial": 4}).nprocs_per_trial == 4
 
 
 @pytest.mark.parametrize("value", [0, 0.5, 1, 2, 2.0, np.float32(0.5), np.int64(2)])

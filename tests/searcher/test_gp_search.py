@@ -51,7 +51,7 @@ def test_the_model_sees_a_bounded_number_of_configurations():
     source = RandomSearcher(searcher.space, seed=1)
     for index in range(500):
         config = source.suggest()
-        searcher._begin(config)
+        searcher.on_begin(config)
         if index < 400:
             searcher.observe(config, 1, 1.0 if index == 7 else config["x"] / 2, 1.0)
             searcher.on_end(config, has_failed=False, is_complete=True)

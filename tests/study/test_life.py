@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import pytest
@@ -16,6 +17,7 @@ from saccade.study import study
 from saccade.study.life import (
     ENDS,
     NO_REPORT,
+    NUM_LOST_NODES,
     TIME_LIMIT,
     TRIAL_TIME_LIMIT,
     Action,
@@ -77,6 +79,7 @@ def report(epoch=1, checkpoint="saved", **others):
 
 
 LOST = JobFailed(0, "gone", is_worker_lost=True)
+NODE = JobFailed(0, "gone", is_worker_lost=True, is_node_lost=True)
 ERROR = JobFailed(0, "ValueError: wrong", "the traceback")
 PAUSED = JobDone(0, "paused", "as decided")
 STOPPED = JobDone(0, "stopped", "no improvement")
@@ -112,6 +115,7 @@ CASES = {
     "an error after the last epoch": ([[report(is_last=True), ERROR]], {}, "failed", "ValueError: wrong", 1),
     "lost": ([[report(), LOST], [report(2), JobDone(0)]], {}, "completed", "", 2),
     "lost twice": ([[report(), LOST], [LOST]], {}, "failed", "gone", 2),
+    "nodes lost again and again": ([[report(), NODE], *[[NODE]] * NUM_LOST_NODES], {}, "failed", "gone", 6),
     "lost after the last epoch": ([[report(is_last=True), LOST]], {}, "completed", "", 1),
     "lost after the decision to stop": ([[report(), LOST]], {"decision": STOP}, "stopped", "", 1),
     "lost after the decision to pause": ([[report(), LOST]], {"decision": PAUSE}, "paused", "", 1),
@@ -200,6 +204,32 @@ def test_a_job_without_time_or_a_report_stays_open_for_a_later_process(tmp_path)
     )
     made.run()
     assert (executor.jobs, list(StudyRecord.load(log).jobs)) == ([], [0])
+
+
+@pytest.mark.parametrize(
+    ("is_node_lost", "num_lost", "num_new_epochs", "status"),
+    [
+        (False, 1, 0, Status.COMPLETED),
+        (False, 2, 0, Status.FAILED),  # the trial may be the cause
+        (False, 4, 1, Status.COMPLETED),  # it has gone on each time
+        (True, NUM_LOST_NODES, 0, Status.COMPLETED),
+        (True, NUM_LOST_NODES + 1, 0, Status.FAILED),
+        (True, NUM_LOST_NODES + 4, 1, Status.COMPLETED),
+    ],
+)
+def test_a_trial_is_retried_until_it_loses_workers_without_progress(is_node_lost, num_lost, num_new_epochs, status):
+    lost = JobFailed(0, "gone", is_worker_lost=True, is_node_lost=is_node_lost)
+    jobs = [[*[report(job + 1)] * num_new_epochs, lost] for job in range(num_lost)]
+    executor, log = Scripted(*jobs, [report(num_lost + 1), JobDone(0)]), MemoryLog()
+    made = make_study({"x": 1}, executor=executor, scheduler=Deciding(), log=log)
+    with contextlib.suppress(SearchFailedError):
+        made.run()
+    assert made.trials[0].status is status
+    restored = StudyRecord.load(log).trials[0]
+    assert (restored.num_retries, restored.num_lost_nodes) == (
+        made.trials[0].num_retries,
+        made.trials[0].num_lost_nodes,
+    )
 
 
 def test_retries_are_announced():

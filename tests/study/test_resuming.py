@@ -403,3 +403,32 @@ def test_trials_that_met_a_full_disk_are_retried_by_the_next_process(tmp_path, s
     if scheduler == "fifo":
         assert outcome(again.trials) == outcome(whole.trials)
     assert outcome(logged(tmp_path / "run")) == outcome(again.trials)
+
+
+@pytest.mark.parametrize("num_events", [4, 9, 17])
+def test_the_searcher_of_a_resumed_search_knows_the_pending_trials(tmp_path, num_events):
+    class Pending(RandomSearcher):
+        """Keeps the configurations that are pending, in the order of their starts."""
+
+        def __init__(self):
+            super().__init__(SPACE, seed=3)
+            self.pending = {}
+
+        def on_begin(self, config):
+            super().on_begin(config)
+            self.pending[config["x"]] = config
+
+        def on_end(self, config, **how):
+            super().on_end(config, **how)
+            del self.pending[config["x"]]
+
+    executor, interrupted, resumed = Files(3), Pending(), Pending()
+    run(tmp_path, num_events, "asha", executor, searcher=interrupted)
+    executor._running.clear()
+    opened = [trial.config["x"] for trial in logged(tmp_path) if trial.status is Status.RUNNING]
+    with EventLog(tmp_path / "events.jsonl", SPACE) as log:
+        Study(executor, resumed, make_scheduler("asha"), log=log)
+    assert sorted(resumed.pending) == sorted(opened)
+    assert opened
+    run(tmp_path, None, "asha", executor, searcher=(finished := Pending()))
+    assert not finished.pending

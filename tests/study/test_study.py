@@ -142,7 +142,7 @@ class TestMaxScore:
         assert study.best_trial.best_report.score == 5
 
     def test_it_stops_trials_on_other_workers_at_their_next_report(self):
-        executor = SimulatedExecutor(lambda config: [config["x"]] * 50, num_workers=2)
+        executor = SimulatedExecutor(lambda config: [config["x"]] * 50, 2)
         study = make_study({"x": Categorical(0.1, 0.9)}, executor=executor, max_score=0.9)
         study.run()
         assert [(trial.status, trial.num_epochs) for trial in study.trials] == [

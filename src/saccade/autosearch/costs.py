@@ -29,6 +29,7 @@ class EpochCosts:
     ) -> None:
         self._prior = log_speed or 0.0
         self._prior_weight = 1e-3 if log_speed is None else prior_weight
+        self._is_measured = log_speed is not None
         self._probe_part, self._probe_again_part = _PROBE_PART * probed_part, _PROBE_AGAIN_PART * probed_part
         # By number of the configuration:
         self._predicted: list[float] = []
@@ -51,6 +52,11 @@ class EpochCosts:
         self._starts_with_probe += starts_with_probe or [False] * len(networks)
         self._predicted += [float(value) for value in log_epoch_s]
         self._networks += list(networks)
+
+    def set_log_speed(self, log_speed: float) -> None:
+        """Use the speed that a worker has measured, unless there was one before."""
+        if not self._is_measured:
+            self._prior, self._prior_weight, self._is_measured = log_speed, 1.0, True
 
     def observe(self, number: int, epoch: int, seconds: float) -> None:
         """Use the seconds of a configuration up to an epoch; epoch 0 is a linear probe."""

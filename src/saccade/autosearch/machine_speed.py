@@ -46,6 +46,11 @@ def measure_log_speed(
     return math.log(max(seconds, 1e-6) / RECORDED_STEP_S)
 
 
+def worker_speed() -> float:
+    """Return the speed of training in this process, relative to the machine of the recordings."""
+    return math.exp(-measure_log_speed(choose_device()))
+
+
 @cache
 def gmacs_per_second(device: str) -> float:
     """Return about how many billions of multiply-accumulates of forward passes a device does per second."""

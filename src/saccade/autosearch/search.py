@@ -38,7 +38,9 @@ PASSES, PASSES_OF_PRETRAINED = 3.5, 2.3
 
 SPEED_WEIGHT = 0.25  # weight of the measured speed of the machine, in observations, where networks were timed as well
 FASTEST = 3.0  # how many times as fast as `forward_s` a network may be in predictions: folded, in the fastest numerics
-RECONSIDERING_PART = 0.01  # of the training time, spent on reconsidering running trials before their targets
+# Parts of the time that are spent on reconsidering running trials: before their targets, and, with several workers, at
+# most at all. One process reconsiders for all of them.
+RECONSIDERING_PART, MAX_RECONSIDERING_PART = 0.01, 0.2
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,11 @@ class AutoSearch(Searcher, Scheduler):
         config: dict[str, Any] = copied(item.config)
         return config
 
+    def on_begin(self, config: Mapping[str, Any]) -> None:
+        """Note that a configuration is pending: it counts as if it had its forecast score, so that proposals differ."""
+        item = self._item_of(config)
+        self.running[item.key] = item
+
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:
         """Use a score and its cost for further forecasts."""
         item = self._item_of(config)
@@ -255,11 +262,6 @@ class AutoSearch(Searcher, Scheduler):
             self._chosen = item
             return Advice(None, item.target)
         return Advice(item.key, item.target)
-
-    def resume(self, key: Hashable, until_epoch: int) -> None:
-        """Mark a paused configuration as running up to an epoch."""
-        self.running[key] = item = self._known[key]
-        item.target = until_epoch
 
     def _item_of(self, config: Mapping[str, Any]) -> Item:
         """Return the item of a configuration, which may come from elsewhere."""
@@ -364,7 +366,7 @@ class AutoSearch(Searcher, Scheduler):
             job = self._halving.next_job(state)
             if job is not None and job.checkpoint is not None:
                 trial = state.trials[job.trial]
-                self.resume(canonical_key(trial.config), trial.num_epochs + 1)
+                self._item_of(trial.config).target = trial.num_epochs + 1
             return job
         if len(self._paused) > MAX_PAUSED:
             gains = {key: self._known[key].expected_gain if key in self._known else -math.inf for key in self._paused}
@@ -374,7 +376,7 @@ class AutoSearch(Searcher, Scheduler):
         late: set[Hashable] = set()
         while True:
             paused = [key for key in self._paused if key not in late]
-            advice = self._timed_advice(paused, state.seconds_left, can_begin=can_begin)
+            advice = self._timed_advice(paused, state, can_begin=can_begin)
             if advice is None:
                 # The first trial is started however short the time is, so that there is a result.
                 first = state.new_trial() if can_begin and not state.trials else None
@@ -395,7 +397,6 @@ class AutoSearch(Searcher, Scheduler):
                 if not state.has_time_for(trial):
                     late.add(advice.key)
                     continue
-                self.resume(advice.key, advice.until_epoch)
                 del self._paused[advice.key]
             self._known[canonical_key(trial.config)].unconsidered_s = 0.0
             checkpoint = trial.reports[-1].checkpoint if trial.reports else None
@@ -415,18 +416,22 @@ class AutoSearch(Searcher, Scheduler):
         item.unconsidered_s += report.seconds
         if self.limits:
             self.loads[item.network] = load(report.metrics, self.limits)
-        is_due = report.epoch >= item.target
-        is_cheap = item.unconsidered_s * RECONSIDERING_PART >= self._reconsidering_s
+        share_s = item.unconsidered_s / max(state.num_workers, 1)
+        is_affordable = state.num_workers <= 1 or share_s * MAX_RECONSIDERING_PART >= self._reconsidering_s
+        is_due = report.epoch >= item.target and is_affordable
+        is_cheap = share_s * RECONSIDERING_PART >= self._reconsidering_s
         # Epoch 0 is not a horizon: starting a training whose probe is known changes no forecast.
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and report.epoch in HORIZONS)):
             return Decision.CONTINUE
         self.running.pop(item.key, None)
-        advice = self._timed_advice([*self._paused, item.key], state.seconds_left, starts_first=False)
+        advice = self._timed_advice([*self._paused, item.key], state, starts_first=False)
         item.unconsidered_s = 0.0
         if advice is not None and advice.key != item.key:
             return Decision.PAUSE
         # Without advice no step would report in time; the trial itself decides what it can still do.
-        self.resume(item.key, report.epoch + 1 if advice is None else advice.until_epoch)
+        self.running[item.key] = item
+        if advice is None:
+            item.target = report.epoch + 1
         return Decision.CONTINUE
 
     def on_job_end(self, trial: Trial) -> None:
@@ -441,9 +446,11 @@ class AutoSearch(Searcher, Scheduler):
         if trial.status is Status.PAUSED:
             self._paused[key] = trial
 
-    def _timed_advice(self, paused: Collection[Hashable], seconds_left: float, **how: bool) -> Advice | None:
+    def _timed_advice(self, paused: Collection[Hashable], state: StudyState, **how: bool) -> Advice | None:
         start_s = time.perf_counter()
-        advice = self.advise(paused, seconds_left, **how)
+        if state.reference_speed is not None:
+            self.costs.set_log_speed(-math.log(state.reference_speed))
+        advice = self.advise(paused, state.seconds_left, **how)
         self._reconsidering_s = time.perf_counter() - start_s
         return advice
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # Epochs at which learning curves are forecast, and at which a trial may pause for another.
 HORIZONS = (1, 2, 3, 4, 5, 7, 9, 12, 15, 20, 25, 30, 40, 50, 70, 100, 150, 200)
 
+MAX_IMAGINED = 64  # running trials whose scores are imagined: the latest, since the others have scores or soon will
+
 FIXED_COST = 0.05  # part of the remaining time added to the cost of each step, so that cheap ones do not always win
 ALL_PROBES_PART = 0.8  # all networks are probed first if that takes at most this part of the remaining time
 
@@ -66,7 +68,7 @@ def expected_improvement(mean: np.ndarray, sd: np.ndarray, best: float | np.ndar
 
 def _forecast_of_running(search: AutoSearch) -> dict[int, tuple[float, float]]:
     """Return target and score of running trials as if they had reached it, by number, so that proposals differ."""
-    running = [item for item in search.running.values() if item.epoch < item.target]
+    running = [item for item in search.running.values() if item.epoch < item.target][-MAX_IMAGINED:]
     if not running:
         return {}
     curves = search.forecaster.forecast([item.number for item in running]).mean

@@ -26,6 +26,7 @@ from saccade.data.splitting import stratified_order
 AHEAD = 2  # number of batches to prefetch
 MOST_THREADS = 8  # most threads for prefetching if the device is not the CPU, which shares its cores with the network
 Load = Callable[[int, int], torch.Tensor]  # loads the image of a row, given its number in the pass
+Part = tuple[np.ndarray, np.ndarray]  # rows of a batch, and their numbers in the pass
 
 
 class Images(Protocol):
@@ -86,15 +87,28 @@ class Batches:
         """Number of images in a random pass; some passes have one less."""
         return -(-len(self.indices) // self.num_parts)
 
-    def shuffled(self, number: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Yield batches in a random order, which depends on the global generator of torch, and on the pass number."""
-        parts = self.shuffled_rows(number)
+    def shuffled(
+        self, batches: Sequence[np.ndarray] | None = None, places: Callable[[int], np.ndarray] = np.arange
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield the batches of `shuffled_rows`, or given ones; random images depend on the global generator of torch.
+
+        Of a batch of n images only those at ``places(n)`` are loaded; they are the same as in the whole batch, unless
+        a custom transform draws random numbers.
+        """
+        batches = self.shuffled_rows() if batches is None else batches
+        seed = int(torch.randint(2**62, ())) if isinstance(self.transform, TrainingTransform) else 0
+        firsts = np.cumsum([0, *map(len, batches)])
+        taken = [places(len(rows)) for rows in batches]
+        parts = [(rows[at], first + at) for rows, first, at in zip(batches, firsts, taken, strict=False)]
         if not isinstance(self.transform, TrainingTransform):  # each batch is prepared on demand
-            return self._timed(self._finish(rows, torch.stack([self._fixed(row) for row in rows])) for rows in parts)
-        return self._timed(self._ahead(parts, functools.partial(self._varied, int(torch.randint(2**62, ())))))
+            return self._timed(self._finish(rows, torch.stack([self._fixed(row) for row in rows])) for rows, _ in parts)
+        return self._timed(self._ahead(parts, functools.partial(self._varied, seed)))
 
     def shuffled_rows(self, number: int = 0) -> list[np.ndarray]:
-        """Return the rows of each batch of a pass, in a random order."""
+        """Return the rows of each batch of a pass, in a random order.
+
+        The order depends on the global generator of torch, and on the pass number.
+        """
         if self.draw is not None:
             drawn = torch.multinomial(self.draw, self.num_in_pass, replacement=True).numpy()
         elif self.num_parts == 1:
@@ -109,7 +123,7 @@ class Batches:
         """Yield batches in order."""
         num_batches = max(1, -(-self.num_images // self.batch_size))
         parts = np.array_split(np.arange(self.num_images), num_batches)
-        return self._timed(self._ahead(parts, lambda row, _: self._fixed(row)))
+        return self._timed(self._ahead([(rows, rows) for rows in parts], lambda row, _: self._fixed(row)))
 
     def known_of(self, rows: np.ndarray) -> list[torch.Tensor]:
         """Return the targets of these rows, and the weights if there are any."""
@@ -137,14 +151,10 @@ class Batches:
         assert not isinstance(self.transform, TrainingTransform)
         return self.transform(as_tensor(self.images[int(self.indices[row])]))
 
-    def _ahead(self, parts: Sequence[np.ndarray], load: Load) -> Generator[tuple[torch.Tensor, ...]]:
+    def _ahead(self, parts: Sequence[Part], load: Load) -> Generator[tuple[torch.Tensor, ...]]:
         """Prefetch batches by threads."""
         pool = ThreadPoolExecutor(self.num_threads, "saccade-batches", initializer=be_one_thread)
-        firsts = np.cumsum([0, *map(len, parts)]).tolist()
-        coming = (
-            _Pending(rows, first, load, pool, self.num_threads, self.device.type == "cuda")
-            for rows, first in zip(parts, firsts, strict=False)
-        )
+        coming = (_Pending(part, load, pool, self.num_threads, self.device.type == "cuda") for part in parts)
         try:
             waiting = deque(itertools.islice(coming, AHEAD))
             while waiting:
@@ -176,14 +186,12 @@ class Batches:
 class _Pending:
     """A batch that threads are filling."""
 
-    def __init__(
-        self, rows: np.ndarray, first: int, load: Load, pool: ThreadPoolExecutor, num_parts: int, is_pinned: bool
-    ) -> None:
-        self.rows = rows
-        self._first, self._load, self._is_pinned = first, load, is_pinned
+    def __init__(self, part: Part, load: Load, pool: ThreadPoolExecutor, num_parts: int, is_pinned: bool) -> None:
+        self.rows, self._numbers = part
+        self._load, self._is_pinned = load, is_pinned
         self._lock = threading.Lock()
         self._x_BHWC: torch.Tensor | None = None
-        parts = np.array_split(np.arange(len(rows)), min(num_parts, max(1, len(rows))))
+        parts = np.array_split(np.arange(len(self.rows)), min(num_parts, max(1, len(self.rows))))
         self._parts: list[Future[None]] = [pool.submit(self._fill, part) for part in parts]
 
     def images(self) -> torch.Tensor:
@@ -195,7 +203,7 @@ class _Pending:
 
     def _fill(self, part: np.ndarray) -> None:
         for place in part:
-            image_HWC = self._load(int(self.rows[place]), self._first + int(place)).permute(1, 2, 0)
+            image_HWC = self._load(int(self.rows[place]), int(self._numbers[place])).permute(1, 2, 0)
             with self._lock:
                 if self._x_BHWC is None:
                     shape = (len(self.rows), *image_HWC.shape)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from saccade.errors import count_of, is_disk_full
+from saccade.errors import WorkerDiedError, count_of, is_disk_full
 from saccade.events import EpochDone, Event, JobDone, JobFailed
 from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
@@ -50,6 +50,9 @@ class Executor(ABC):
     trainable: Trainable | None
     """What is trained; set it before the first job."""
 
+    measures_speed: bool = False
+    """Whether `WorkerJoined` has the speed of the worker's node, which then need not be that of this machine."""
+
     def __deepcopy__(self, memo: dict[int, Any]) -> Executor:
         """Return this executor: workers cannot be copied, and clones of an estimator share them."""
         return self
@@ -63,6 +66,11 @@ class Executor(ABC):
     @abstractmethod
     def num_free(self) -> int:
         """Number of jobs that may be submitted now."""
+
+    @property
+    def next_node(self) -> str:
+        """Name of the cluster's node that the next job is sent to; "" on this machine."""
+        return ""
 
     @property
     def num_ready(self) -> int:
@@ -283,9 +291,10 @@ def run_job(trainable: Trainable, job: Job, report: Reporter) -> JobDone | JobFa
 
 
 def failed(trial: int, error: BaseException) -> JobFailed:
-    """Return the failure of a trial that raised this error."""
-    lines = traceback.format_exception(type(error), error, error.__traceback__)
-    return JobFailed(trial, reason_of(error), "".join(lines), is_disk_full=is_disk_full(error))
+    """Return the failure of a trial that raised this error; a WorkerDiedError is the loss of a worker of its own."""
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    is_lost = isinstance(error, WorkerDiedError)
+    return JobFailed(trial, reason_of(error), text, is_worker_lost=is_lost, is_disk_full=is_disk_full(error))
 
 
 def reason_of(error: BaseException) -> str:

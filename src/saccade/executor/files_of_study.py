@@ -124,6 +124,8 @@ class FileServer:
     def _receive(self, files: TrialFiles, key: str, name: str, chunk: bytes | None) -> None:
         if key not in self._incoming:
             parent = files.root.parent if isinstance(files, LocalTrialFiles) else None
+            if parent is not None:
+                parent.mkdir(parents=True, exist_ok=True)
             self._incoming[key] = Path(tempfile.mkdtemp(prefix=".incoming_", dir=parent))
         path = self._incoming[key] / "file" / name
         if chunk is None:

@@ -221,6 +221,7 @@ class WorkerProcess:
         self.job: Job | None = None
         self.trainable: Trainable | None = None  # that was sent last
         self.is_ready = False  # whether it has finished its imports
+        self.speed: float | None = None  # of its machine, if it has measured that
         self.idle_s = 0.0  # without processor time; 0 if that is not known
         self.ready_or_dead = threading.Event()
         self._messages = messages
@@ -280,7 +281,7 @@ class WorkerProcess:
                     if isinstance(message, Heartbeat):
                         self._has_beaten = True
                     elif isinstance(message, Ready):
-                        self.is_ready = True
+                        self.is_ready, self.speed = True, message.speed
                         self.ready_or_dead.set()
                     else:
                         self._messages.put((self, message))

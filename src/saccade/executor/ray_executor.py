@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -17,15 +18,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
-
 from saccade import __version__
 from saccade.checks import whole_number
 from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
+from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, name_of, running_cluster
 from saccade.executor.process import STALL_S
+from saccade.executor.ray_files import FilesRequest, SharedFiles, dumps
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
 from saccade.executor.worker import Request
 from saccade.study.trial import Job, Trainable
@@ -37,8 +38,14 @@ SILENCE_S = 10.0
 START_S = 20.0
 """A worker that has not started after so long does not keep others from being requested."""
 
+CLEAN_UP_S = 5.0
+"""Longest wait, when the executor is closed, until nodes have removed their copies of files."""
+
 CONNECT_S = 10.0
 """Longest wait for the first answer of a cluster's address."""
+
+INLINE_BYTES = 50_000
+"""Larger trainables are put into Ray's object store, from which each node fetches them once."""
 
 NO_PLACE_S = 60.0
 """Longest wait for a node that can hold a worker, if the cluster has none; autoscalers may bring one."""
@@ -51,7 +58,9 @@ class RayExecutor(Executor):
     more while all workers are busy, so that room on the cluster is used within seconds, and an autoscaler adds nodes.
     A process that crashes fails its job. A node that is lost or hangs (`SILENCE_S`) fails the jobs of its workers with
     ``is_node_lost``, and the study continues them on others. Workers need no shared disk: where they do not see the
-    study's folder, its files are sent. All workers end with the executor, and with the process that created it.
+    study's folder, its files are sent, and a node that does not see the data gets them once (`Trainable.portable`). A
+    worker whose node cannot get them has no more jobs. All workers end with the executor, and with the process that
+    created it.
 
     Parameters
     ----------
@@ -71,6 +80,9 @@ class RayExecutor(Executor):
         GPUs of a worker; fractions share one. None is 1 if the cluster has GPUs.
     num_trials : int or None
         Upper bound of the number of trials, and so of workers.
+    measure_speed : str or None
+        A function ``"module:function"`` without arguments. Workers call it at their start, and announce the result as
+        the speed of their node; jobs go to the fastest free worker.
 
     Raises
     ------
@@ -88,22 +100,26 @@ class RayExecutor(Executor):
         num_cpus: float | None = None,
         num_gpus: float | None = None,
         num_trials: int | None = None,
+        measure_speed: str | None = None,
     ) -> None:
         self.trainable = trainable
-        self._preload, self._address = tuple(preload), address
+        self._preload, self._address = (*preload, *([measure_speed] if measure_speed else ())), address
+        self.measures_speed = measure_speed is not None
         self._max_workers: float = math.inf if max_workers is None else whole_number("max_workers", max_workers)
         self._max_workers = min(self._max_workers, num_trials or math.inf)
         self._num_cpus, self._num_gpus = num_cpus, num_gpus
         self._workers: list[_Worker] = []  # that have joined
         self._starting: list[_Worker] = []
+        self._unusable: list[_Worker] = []  # whose nodes cannot get the files of the jobs
         self._events: deque[Event] = deque()  # to be passed to the handler
-        self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and the reference to its pickle
+        self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and its pickle or the reference to that
         self._tokens: dict[Path, Path] = {}  # by folder: a file by which workers know that they see it
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
         self._ticked_s = self._grow_at_s = -math.inf
-        self._connect()
-        self._grow()
+        with self._closing_on_error():
+            self._connect()
+            self._grow()
 
     @property
     def num_workers(self) -> int:
@@ -120,7 +136,8 @@ class RayExecutor(Executor):
         if self._ray is None:
             return "on a Ray cluster"
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        return f"on {count_of(len(nodes), 'Ray node')} with {_resources_text(self._ray.cluster_resources())}"
+        has, asked = _resources_text(self._ray.cluster_resources()), _resources_text(self._needs)
+        return f"on {count_of(len(nodes), 'Ray node')} with {has}, {asked} per trial"
 
     def wait_for_start(self, timeout_s: float | None = None) -> bool:
         """Wait until all workers that were requested have started; return False at the timeout in seconds."""
@@ -129,20 +146,34 @@ class RayExecutor(Executor):
         while self._starting or not self._workers:
             if time.monotonic() >= end_s:
                 return False
-            self._work(min(TICK_S, end_s - time.monotonic()))
+            self._work(min(TICK_S, max(0.0, end_s - time.monotonic())))
         return True
+
+    @property
+    def next_node(self) -> str:
+        """Name of the node of the worker that is sent the next job."""
+        worker = self._next_worker()
+        return "" if worker is None else worker.node
+
+    def _next_worker(self) -> _Worker | None:
+        free = (worker for worker in self._workers if worker.job is None)
+        return max(free, key=lambda worker: worker.speed or 0.0, default=None)
 
     def submit(self, job: Job) -> None:
         """Send the job to a free worker. A job that cannot be pickled fails."""
-        worker = next((worker for worker in self._workers if worker.job is None), None)
+        worker = self._next_worker()
         assert worker is not None, "every worker has a job; see num_free"
         assert self.trainable is not None, "set the executor's trainable before the first job"
         worker.job, worker.number = job, worker.number + 1
         with self._closing_on_error():
             try:
                 if self._sent is None or self._sent[0] is not self.trainable:
-                    self._sent = self.trainable, self._ray.put(cloudpickle.dumps(self.trainable))
-                request = Request(job.trial, cloudpickle.dumps(replace(job, files=self._files_for(job))), None, 0.0)
+                    pickled = dumps(self.trainable)
+                    # A small one is a part of the message, and needs no node that has a copy of it.
+                    self._sent = self.trainable, pickled if len(pickled) <= INLINE_BYTES else self._ray.put(pickled)
+                job, files = self.trainable.portable(job)
+                pickled = dumps(replace(job, files=self._files_for(job)))
+                request = Request(job.trial, pickled, None, 0.0, self._shared.keys(files))
             except Exception as error:
                 worker.job = None
                 self._events.append(failed(job.trial, error))
@@ -181,8 +212,13 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         """End the workers, and the Ray that was started for them; the next job starts new ones."""
-        workers = self._workers + self._starting
-        self._workers, self._starting, self._sent = [], [], None
+        workers = self._workers + self._starting + self._unusable
+        with_copies = {worker.node: worker for worker in workers if worker.node in self._nodes_with_copies}
+        if with_copies:
+            with contextlib.suppress(Exception):  # the connection may be lost
+                removed = [each.actor.remove_copies.remote(self._shared.session) for each in with_copies.values()]
+                self._ray.wait(removed, num_returns=len(removed), timeout=CLEAN_UP_S)
+        self._workers, self._starting, self._unusable, self._sent = [], [], [], None
         self._events.clear()
         for worker in workers:
             worker.drop_job()
@@ -198,6 +234,7 @@ class RayExecutor(Executor):
         if self._ray is not None:
             return
         self._ray = ray = _connect(self._address)
+        self._shared, self._nodes_with_copies = SharedFiles(ray.put), set[str]()
         totals = ray.cluster_resources()
         if self._num_gpus is None:
             self._num_gpus = 1 if totals.get("GPU", 0) >= 1 else 0
@@ -206,7 +243,7 @@ class RayExecutor(Executor):
                       for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU")]  # fmt: skip
             self._num_cpus = max(1, int(min(shares, default=1) * self._num_gpus)) if self._num_gpus else 1
         self._needs = {name: num for name, num in (("CPU", self._num_cpus), ("GPU", self._num_gpus)) if num}
-        self._no_place_since_s = math.inf
+        self._no_place_since_s, self._has_warned = math.inf, False
         self._actor_class = _actor_class(ray)
         self._grow_at_s = -math.inf
 
@@ -243,21 +280,35 @@ class RayExecutor(Executor):
                 continue
             if worker in self._starting:
                 self._join(worker, message)
-            elif isinstance(message, FileCall):
-                assert worker.job is not None
-                assert worker.job.files is not None
-                worker.answer(worker.files.answer(worker.job.files, message))
-            elif isinstance(message, JobDone | JobFailed):
-                worker.drop_job()
-                self._events.append(message)
             else:
-                assert handle is not None
-                if isinstance(message, EpochDone):
-                    message = replace(message, node=worker.node)
-                number = worker.number
-                decision = handle(message)
-                if worker.step is reference and worker.number == number:  # the handler may have cancelled the job
-                    worker.answer(decision)
+                self._receive(worker, message, handle)
+
+    def _receive(self, worker: _Worker, message: Any, handle: Handler | None) -> None:
+        """Deal with a message of a worker's job."""
+        if isinstance(message, FileCall):
+            assert worker.job is not None
+            assert worker.job.files is not None
+            worker.answer(worker.files.answer(worker.job.files, message))
+        elif isinstance(message, FilesRequest):
+            if message.part is not None:
+                self._nodes_with_copies.add(worker.node)
+            worker.answer(self._shared.answer(message))
+        elif isinstance(message, JobDone | JobFailed):
+            worker.drop_job()
+            if isinstance(message, JobFailed) and message.is_node_lost:
+                self._workers.remove(worker)
+                self._unusable.append(worker)  # its place stays taken, so that no other worker starts there
+                self._why_unusable = message.reason
+                self._events.append(WorkerLost(len(self._workers), worker.node))
+            self._events.append(message)
+        else:
+            assert handle is not None
+            if isinstance(message, EpochDone):
+                message = replace(message, node=worker.node)
+            step, number = worker.step, worker.number
+            decision = handle(message)
+            if worker.step == step and worker.number == number:  # the handler may have cancelled the job
+                worker.answer(decision)
 
     def _tick(self) -> None:
         """Look at the heartbeats, and request more workers."""
@@ -283,30 +334,41 @@ class RayExecutor(Executor):
     def _grow(self) -> None:
         """Request workers: as many as there is room for, and one more while all are busy."""
         ray, now_s = self._ray, time.monotonic()
+        if any(worker.job is None for worker in self._workers):
+            return
         num_starting = sum(now_s - worker.since_s < START_S for worker in self._starting)
         available = ray.available_resources()
         room = min((int(available.get(name, 0) // num + 1e-9) for name, num in self._needs.items()), default=1)
-        is_busy = not any(worker.job is None for worker in self._workers)
-        wanted: float = max(room, 1 if is_busy and not self._starting else 0)
+        wanted: float = max(room, 0 if self._starting else 1)
         wanted = min(wanted, self._max_workers - len(self._workers))
         for _ in range(int(wanted) - num_starting):
             options: dict[str, Any] = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "max_restarts": 0}
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))
             actor = self._actor_class.options(**options).remote(self._preload, slot, self._folder)
             self._starting.append(_Worker(actor, actor.hello.remote(), now_s))
-        if self._workers or any(self._has_place(node["Resources"]) for node in ray.nodes() if node["Alive"]):
-            self._no_place_since_s = math.inf
-            return
-        asked, has = _resources_text(self._needs), _resources_text(ray.cluster_resources())
-        text = f"No node of the Ray cluster has {asked} for a worker; all nodes together have {has}"
-        if math.isinf(self._no_place_since_s):
-            self._no_place_since_s = now_s
-            self._events.append(Warned(f"{text}. Waiting for a node that an autoscaler may add"))
-        elif now_s - self._no_place_since_s >= NO_PLACE_S:
-            raise ClusterError(f"{text}. Request less (nthreads_per_trial, ngpus_per_trial), or add nodes.")
+        if self._unusable and not self._workers and not any(now_s - each.since_s < START_S for each in self._starting):
+            raise ClusterError(f"No worker of the Ray cluster can get the files of the trials: {self._why_unusable}")
+        if not self._workers:
+            self._explain_waiting(now_s)
 
-    def _has_place(self, resources: Mapping[str, float]) -> bool:
-        return all(resources.get(name, 0) >= num for name, num in self._needs.items())
+    def _explain_waiting(self, now_s: float) -> None:
+        """Warn, once, why there is no worker; raise a ClusterError if no node can hold one for long."""
+        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+        asked, has = _resources_text(self._needs), _resources_text(self._ray.cluster_resources())
+        text = ""
+        if not any(all(node.get(name, 0) >= num for name, num in self._needs.items()) for node in nodes):
+            text = f"No node of the Ray cluster has {asked} for a worker; all nodes together have {has}"
+            self._no_place_since_s = min(self._no_place_since_s, now_s)
+            if now_s - self._no_place_since_s >= NO_PLACE_S:
+                raise ClusterError(f"{text}. Request less (nthreads_per_trial, ngpus_per_trial), or add nodes.")
+            text += ". Waiting for a node that an autoscaler may add"
+        else:
+            self._no_place_since_s = math.inf
+            if self._starting and now_s - self._starting[0].since_s >= START_S:
+                text = f"Waiting for {asked} on the Ray cluster: its {has} are in use, or a node is slow to start"
+        if text and not self._has_warned:
+            self._has_warned = True
+            self._events.append(Warned(text))
 
     def _join(self, worker: _Worker, hello: Any) -> None:
         self._starting.remove(worker)
@@ -317,8 +379,10 @@ class RayExecutor(Executor):
             self._cannot_start(f"{hello.host} has Saccade {hello.versions['Saccade']}, and this process {__version__}")
             self._kill(worker)
             return
-        hosts = Counter(node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"])
-        worker.node = hello.host if hosts[hello.host] <= 1 else f"{hello.host}-{hello.node_id[:4]}"
+        names = {node["NodeID"]: name_of(node) for node in self._ray.nodes() if node["Alive"]}
+        name = names.get(hello.node_id, hello.host)
+        worker.node = name if Counter(names.values())[name] <= 1 else f"{name}-{hello.node_id[:4]}"
+        worker.speed = hello.speed
         self._workers.append(worker)
         self._events.append(WorkerJoined(len(self._workers), worker.node, hello.speed))
 
@@ -327,7 +391,9 @@ class RayExecutor(Executor):
         self._kill(worker)
         if worker in self._starting:
             self._starting.remove(worker)
-            self._cannot_start(_why_not_started(error))
+            is_lost = isinstance(error, self._ray.exceptions.RayActorError) and "creation task" not in str(error)
+            if not is_lost:  # another one is requested by the next tick
+                self._cannot_start(_why_not_started(error))
             return
         self._workers.remove(worker)
         job = worker.job
@@ -367,6 +433,7 @@ class _Worker:
     hello: Any  # reference to its `Hello`
     since_s: float  # when it was requested, on the monotonic clock
     node: str = ""
+    speed: float | None = None
     job: Job | None = None
     number: int = 0  # jobs so far
     trainable: Trainable | None = None  # that was sent last
@@ -393,16 +460,23 @@ _num_connected = 0  # executors of this process that use a connection made here
 def _connect(address: str | None) -> Any:
     """Return the module ray, connected to the cluster; a Ray that the user has initialised is used as it is."""
     global _num_connected
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read when Ray is imported
+    given = _prepare(address or os.environ.get("RAY_ADDRESS"))
     try:
         import ray
     except ImportError:
         raise ClusterError('executor="ray" requires Ray. Install it: pip install "saccade[ray]"') from None
     with _connecting:
         if ray.is_initialized():
+            used = ray.get_runtime_context().gcs_address
+            if address not in (None, "auto", "local") and not address.startswith("ray://") and not _same(address, used):
+                raise ClusterError(
+                    f"address was given {address!r}, but this process is connected to Ray at {used}. "
+                    "Call ray.shutdown() first, or leave address out."
+                )
             if _num_connected:
                 _num_connected += 1
             return ray
-        given = address or os.environ.get("RAY_ADDRESS")
         if given not in (None, "auto", "local"):
             _check_reachable(given)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -417,10 +491,63 @@ def _connect(address: str | None) -> Any:
                     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
-                place = "Ray could not be started" if given is None else f"Ray at {given} is not reached"
-                raise ClusterError(f"{place}: {_first_line(error)}") from None
+                if given is None:
+                    raise ClusterError(f"Ray could not be started: {_one_line(error)}") from None
+                advice = "If the cluster has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+                raise ClusterError(f"The Ray cluster at {given} refuses: {_one_line(error)}. {advice}") from None
         _num_connected = 1
         return ray
+
+
+def _prepare(given: str | None) -> str | None:
+    """Return the address, which is that of `saccade cluster up` if it runs; set what Ray reads when it is imported."""
+    os.environ.setdefault(NODES_ON_LOOPBACK, "0")  # a Ray that is started here listens on 127.0.0.1 alone
+    local = running_cluster()
+    if local is None or given not in (None, "auto", local.address):
+        return given
+    if not _can_connect(local, is_asked=given is not None):
+        return given
+    os.environ.update(local.environment())
+    return local.address
+
+
+def _can_connect(local: LocalCluster, *, is_asked: bool) -> bool:
+    """Return whether Ray has the settings of the cluster, or is not imported; an error if it `is_asked` for."""
+    ray = sys.modules.get("ray")
+    missing = {name: text for name, text in local.environment().items() if os.environ.get(name) != text}
+    if ray is None or not missing or (is_asked and ray.is_initialized()):
+        return True
+    if not is_asked:
+        return False
+    settings = " ".join(f"{name}={text}" for name, text in missing.items())
+    raise ClusterError(
+        "Ray was imported before, with other settings than those of the cluster of saccade cluster up. Connect in a "
+        f"new process, or set these variables before Ray is imported: {settings}"
+    )
+
+
+def _check_token(address: str) -> None:
+    """Raise an error at once if the cluster refuses our token; Ray tries for long, and prints each attempt."""
+    try:
+        import grpc
+    except ImportError:
+        return
+    metadata = []
+    if is_on := os.environ.get("RAY_AUTH_MODE") == "token":
+        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        token = os.environ.get("RAY_AUTH_TOKEN") or (file.read_text(encoding="utf-8").strip() if file.is_file() else "")
+        metadata = [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+            ask(b"", timeout=CONNECT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                name = "RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH,"
+                how = f"Check that {name} has it" if is_on else f"Set RAY_AUTH_MODE=token, and {name} to it"
+                raise ClusterError(
+                    f"The Ray cluster at {address} answers only those who have its token. {how}."
+                ) from None
 
 
 def _disconnect() -> None:
@@ -445,14 +572,29 @@ def _check_reachable(address: str) -> None:
             f"No Ray cluster answers at {address}: {error.strerror or error}. Check the address, and that the cluster "
             "runs: ray start --head"
         ) from None
+    if not address.startswith("ray://"):
+        _check_token(address)
+
+
+def _same(address: str, other: str) -> bool:
+    """Return whether two addresses have the same port of the same machine."""
+    (host, _, port), (other_host, _, other_port) = address.rpartition(":"), other.rpartition(":")
+    with contextlib.suppress(OSError):
+        host, other_host = socket.gethostbyname(host), socket.gethostbyname(other_host)
+    return port == other_port and (host == other_host or host.startswith("127."))
 
 
 def _actor_class(ray: Any) -> Any:
     from saccade.executor.ray_worker import RayWorker
 
-    for name in ("beat", "end_job"):  # while `step` waits for a message
+    for name in ("beat", "end_job", "remove_copies"):  # while `step` waits for a message
         ray.method(concurrency_group="control")(getattr(RayWorker, name))
-    return ray.remote(concurrency_groups={"control": 2})(RayWorker)
+    # Out of order: a heartbeat does not wait for the arguments of a step, which may be on their way for long.
+    return ray.remote(concurrency_groups={"control": 2}, allow_out_of_order_execution=True)(RayWorker)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".:") or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:

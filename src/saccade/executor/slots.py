@@ -56,6 +56,8 @@ class WorkerSlot:
 
     A batch then takes a similar time beside other busy programs, which short time limits require.
     """
+    num_gpus: int = 1
+    """GPUs that the worker sees: `device` and those after it."""
 
     def __post_init__(self) -> None:
         if self.device is not None and not re.fullmatch(r"cpu|cuda:\d+", self.device):
@@ -76,6 +78,7 @@ class WorkerSlot:
         If its CUDA_VISIBLE_DEVICES lists GPUs, the slot's device is an index into it, or raises a HyperparameterError.
         """
         environment = dict(os.environ if base is None else base)
+        environment.pop("TORCHELASTIC_RUN_ID", None)  # a worker is none of the processes that torchrun has started
         if self.is_wait_short and not environment.keys() & WAIT_VARIABLES:
             environment.update(SHORT_WAIT)
         if self.num_threads is not None:
@@ -85,13 +88,17 @@ class WorkerSlot:
         elif self.device is not None:
             number = int(self.device.removeprefix("cuda:"))
             shown = environment.get("CUDA_VISIBLE_DEVICES")
-            names = [str(number)] * (number + 1) if shown is None else [name.strip() for name in shown.split(",")]
-            if number >= len(names):
+            names = (
+                list(map(str, range(number + self.num_gpus)))
+                if shown is None
+                else [name.strip() for name in shown.split(",")]
+            )
+            if number + self.num_gpus > len(names):
                 raise HyperparameterError(
-                    f"The device of a worker is {self.device!r}, but CUDA_VISIBLE_DEVICES={shown!r} lists "
-                    f"{len(names)}. Choose one of those, or unset the variable."
+                    f"A worker has {count_of(self.num_gpus, 'GPU')} from {self.device!r} on, but "
+                    f"CUDA_VISIBLE_DEVICES={shown!r} lists {len(names)}. Choose some of those, or unset the variable."
                 )
-            environment["CUDA_VISIBLE_DEVICES"] = names[number]
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(names[number : number + self.num_gpus])
         return environment
 
 
@@ -146,7 +153,9 @@ def plan_workers(
     else:
         num_threads = min(num_cpus // num, max_threads or num_cpus)
     if gpu_step:
-        return [WorkerSlot(f"cuda:{place * gpu_step % num_gpus}", num_threads) for place in range(num)]
+        return [
+            WorkerSlot(f"cuda:{place * gpu_step % num_gpus}", num_threads, num_gpus=gpu_step) for place in range(num)
+        ]
     return [WorkerSlot("cpu" if ngpus_per_trial == 0 else None, num_threads)] * num
 
 
@@ -170,8 +179,6 @@ def _gpu_places(num_gpus: int, per_trial: float | None, warn: Callable[[str], ob
         num_sharing = math.floor(1 / (per_trial or 1) + 1e-9)  # 1e-9: rounding of 1 / 0.1 must not lose a worker
         return num_gpus * num_sharing, 1
     step = min(int(per_trial), num_gpus)
-    if step > 1:
-        warn(f"ngpus_per_trial={per_trial:g}: a trial trains on one of its {step}; the others stay idle")
     return num_gpus // step, step
 
 

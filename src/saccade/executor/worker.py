@@ -10,14 +10,14 @@ import pickle
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO
 
 from saccade.events import JobDone, JobFailed
 from saccade.executor.base import failed, run_job
+from saccade.executor.ray_files import NodeFiles, NodeFilesError, loads
 from saccade.study.trial import Job, Trainable
 
 PROGRAM = """\
@@ -43,8 +43,11 @@ class Heartbeat:
     """Sent by a thread of the worker, whatever its jobs do, as long as the process runs."""
 
 
+@dataclass(frozen=True)
 class Ready:
     """A worker's first message: its imports are done or have failed, and it waits for jobs."""
+
+    speed: float | None = None  # of the machine, where a function to measure it is preloaded
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Request:
     job: bytes
     trainable: bytes | None  # None stands for the one sent before
     sent_s: float  # on the monotonic clock, which all processes of a machine share
-    files: Mapping[str, Path] | None = None  # of `Trainable.files`, where this machine has them; None: as they are
+    files: tuple[str, ...] = ()  # keys of `SharedFiles`, for files that this machine may not have
 
 
 _SENDING = threading.Lock()
@@ -76,7 +79,10 @@ def ask(message: object) -> Any:
 
 
 def main(preload: Iterable[str] = ()) -> None:
-    """Import modules, then run jobs until the parent ends this process or exits itself."""
+    """Import modules, then run jobs until the parent ends this process or exits itself.
+
+    An entry ``"module:function"`` is a function that returns the speed of this machine, relative to any other one.
+    """
     global _channel
     # Reserve the pipes from and to the parent for messages. For everything else standard input is empty and standard
     # output goes to standard error, whether Python, a C library or a child process writes it.
@@ -91,16 +97,20 @@ def main(preload: Iterable[str] = ()) -> None:
     threading.Thread(target=_receive, args=(inbox, messages), daemon=True).start()
     threading.Thread(target=_beat, args=(outbox,), daemon=True).start()
     preload_error: BaseException | None = None
+    speed: float | None = None
     gc.disable()  # to look for garbage among modules, which stay, takes a fifth of the time of their import
     try:
-        for module in preload:
-            importlib.import_module(module)
+        for name in preload:
+            module, _, function = name.partition(":")
+            imported = importlib.import_module(module)
+            if function:
+                speed = float(getattr(imported, function)())
     except BaseException as error:  # reported as the failure of each job
         preload_error = error
     gc.enable()
-    _send(outbox, Ready())
+    _send(outbox, Ready(speed))
 
-    pickled, trainable = b"", None
+    pickled, trainable, node_files = b"", None, NodeFiles(ask)
     while True:
         request: Request = messages.get()
         end: JobDone | JobFailed
@@ -109,12 +119,15 @@ def main(preload: Iterable[str] = ()) -> None:
                 raise preload_error
             if request.trainable is not None:
                 pickled, trainable = request.trainable, None
+            paths = node_files.paths(request.files)
             if trainable is None:  # a new one, or one whose unpickling failed before
-                loaded: Trainable = pickle.loads(pickled)  # noqa: S301  written by our own parent
-                trainable = loaded if request.files is None else loaded.with_files(request.files)
-            job: Job = pickle.loads(request.job)  # noqa: S301  written by our own parent
+                loaded: Trainable = loads(pickled, paths)
+                trainable = loaded
+            job: Job = loads(request.job, paths)
             waited_s = time.monotonic() - request.sent_s
             end = run_job(trainable, replace(job, seconds_left=job.seconds_left - waited_s), ask)
+        except NodeFilesError as error:
+            end = JobFailed(request.trial, str(error), is_worker_lost=True, is_node_lost=True)
         except BaseException as error:  # Ctrl-C is ignored here; see `PROGRAM`
             end = failed(request.trial, error)
         _send(outbox, end)

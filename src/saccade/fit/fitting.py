@@ -59,6 +59,7 @@ from saccade.fit.searching import (
     make_study,
     networks_to_download,
     plan,
+    processes_of_trial,
     screen_networks,
 )
 from saccade.fit.time_budget import FinishingReserve, Phase, TimeBudget, too_short
@@ -82,6 +83,7 @@ from saccade.study.run_folder import environment
 from saccade.study.study import Study
 from saccade.study.trackers import connected
 from saccade.study.trial import Trial
+from saccade.study.url_folder import check_url, with_urls_in
 from saccade.tasks.matching import match_classes, widened
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -90,6 +92,7 @@ from saccade.training.recipes.building import check_methods, check_networks, sto
 from saccade.training.recipes.default_space import DOWNLOADS, fall_back_to_available_models, max_held_out, max_used
 from saccade.training.recipes.recipe import choices
 from saccade.training.task import ImageTask
+from saccade.training.trial.ranks import dismiss_ranks
 from saccade.training.trial.trainer import ImageTrainable
 
 
@@ -125,14 +128,17 @@ def run_fit(
         connected(request.settings.callbacks, folder) as trackers,
         ProgressDisplay(request.verbosity, metric_name) as display,
         cpu_threads(num_threads),
+        contextlib.ExitStack() as at_end,
     ):
+        at_end.callback(dismiss_ranks)
         if earlier is not None and not finish:
             earlier.record_changes(request)
         root = root_of(folder)
         log = EventLog(folder / EVENTS, request.space)
-        listeners: list[Listener] = [display, *trackers]
+        listeners: list[Listener] = [display, *trackers, partial(check_url, root)]
 
         def notify(event: Event) -> None:
+            event = with_urls_in(event)
             log(event)
             for listener in listeners:
                 listener(event)
@@ -174,6 +180,7 @@ def run_fit(
                     request.weights,
                     device="cpu" if settings.ngpus_per_trial == 0 else None,
                     num_threads=settings.nthreads_per_trial,
+                    num_processes=processes_of_trial(settings),
                     start=start if start.is_file() else None,
                     start_has_head=request.problem is not None,
                     class_names=request.train.class_names,

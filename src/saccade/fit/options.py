@@ -379,9 +379,21 @@ class FitOptions(BaseModel):
         NumGpus | None,
         Option(
             "GPUs of a trial: 0 trains on the CPU, 0.5 lets two trials share a GPU.",
-            "As many trials train at once as that leaves room for. None is one GPU, if there is any.",
+            "As many trials train at once as that leaves room for. None is one GPU, if there is any. On several GPUs a "
+            "trial is data-parallel: see ``nprocs_per_trial``.",
             metavar="N",
             flags=("gpus",),
+            may_change=True,
+        ),
+    ] = None
+    nprocs_per_trial: Annotated[
+        Count | None,
+        Option(
+            "Processes that train a trial together, each on a part of every batch.",
+            "Each has a GPU of its own, or on CPUs a part of the trial's threads. The results are those of one process "
+            "with the same batch size, up to rounding. None is one process for each GPU of ``ngpus_per_trial``.",
+            metavar="N",
+            flags=("procs",),
             may_change=True,
         ),
     ] = None
@@ -492,6 +504,12 @@ class FitOptions(BaseModel):
         if self.resume and self.overwrite:
             raise HyperparameterError(
                 "resume=True continues the run in the run folder, and overwrite=True replaces it. Remove one of them"
+            )
+        num_gpus = self.ngpus_per_trial
+        if num_gpus and self.nprocs_per_trial is not None and self.nprocs_per_trial > max(1, num_gpus):
+            raise HyperparameterError(
+                f"nprocs_per_trial={self.nprocs_per_trial} exceeds ngpus_per_trial={num_gpus:g}, and each process "
+                "trains on a GPU of its own. Increase ngpus_per_trial, or leave it out"
             )
         costs = cost_names(self.objectives)
         if self.ensemble not in ("auto", False):

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
+from saccade.autosearch import machine_speed
 from saccade.autosearch.description import describe_recipe, score_range
 from saccade.autosearch.features import DatasetDescription
-from saccade.autosearch.machine_speed import forward_seconds, measure_log_speed
 from saccade.autosearch.search import AutoSearch
 from saccade.deadline import Deadline
-from saccade.errors import count_of
+from saccade.errors import HyperparameterError, count_of
 from saccade.events import Event, Listener, NetworksScreened, RunPlanned, TrialCreated, Warned, WorkerLost
 from saccade.executor import Executor, InlineExecutor, WorkerSlot, local_slots, make_executor
 from saccade.fit.options import FitOptions
@@ -43,6 +43,7 @@ from saccade.tasks.labels import inferred_problem_type
 from saccade.training.probes.probe import MAX_IMAGES, names_of_cached_networks, network_name
 from saccade.training.recipes.recipe import Recipe, canonical, choices
 from saccade.training.task import ImageTask
+from saccade.training.trial.ranks import launched_ranks
 from saccade.training.trial.screening import LEAST_KEPT, Screening
 
 # The searcher "auto" of fits; the one of `saccade.searcher` has no portfolio.
@@ -56,6 +57,17 @@ PRELOAD = ("saccade.training.trial.trainer",)  # modules that workers import whi
 def is_gpu_wanted(settings: FitOptions) -> bool:
     """Return whether trials use a GPU: one is available, and the options do not exclude it."""
     return settings.ngpus_per_trial != 0 and choose_device().type == "cuda"
+
+
+def processes_of_trial(settings: FitOptions) -> int:
+    """Return the number of processes that train a trial together; each needs a GPU of its own, if trials use GPUs."""
+    if (launched := launched_ranks()) is not None:
+        return launched.size
+    if settings.executor == "ray":  # whose nodes may have GPUs that this machine has not
+        return settings.nprocs_per_trial or max(1, int(settings.ngpus_per_trial or 1))
+    if not is_gpu_wanted(settings):
+        return settings.nprocs_per_trial or 1
+    return min(settings.nprocs_per_trial or max(1, int(settings.ngpus_per_trial or 1)), torch.cuda.device_count())
 
 
 def is_adapted(request: FitRequest) -> bool:
@@ -101,12 +113,25 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
     settings, num_trials = request.settings, request.num_trials
     if request.space.num_configurations < math.inf:
         num_trials = int(min(request.space.num_configurations, num_trials or math.inf))
+    if launched_ranks() is not None:
+        if settings.executor not in ("auto", "inline"):
+            raise HyperparameterError(
+                f"torchrun has started the processes that train, so executor={settings.executor!r} cannot start "
+                "others. Leave out executor, or start the program without torchrun"
+            )
+        return InlineExecutor()
+    num_processes = processes_of_trial(settings)
+    nthreads, ngpus = settings.nthreads_per_trial, settings.ngpus_per_trial
+    if ngpus is None and num_processes > 1 and is_gpu_wanted(settings):
+        ngpus = num_processes
+    if nthreads is not None:
+        nthreads = max(nthreads, num_processes)
 
     def slots() -> list[WorkerSlot]:
         made = local_slots(
             torch.cuda.device_count(),
-            settings.nthreads_per_trial,
-            settings.ngpus_per_trial,
+            nthreads,
+            ngpus,
             num_trials=num_trials,
             warn=lambda text: notify(Warned(text)),
         )
@@ -120,8 +145,9 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
         max_workers=settings.max_workers,
         num_trials=num_trials,
         time_limit_s=request.time_limit_s,
-        num_cpus=settings.nthreads_per_trial,
-        num_gpus=settings.ngpus_per_trial,
+        num_cpus=nthreads or (num_processes if num_processes > 1 else None),
+        num_gpus=ngpus,
+        measure_speed=f"{machine_speed.__name__}:{machine_speed.worker_speed.__name__}",
     )
 
 
@@ -134,9 +160,8 @@ def executor_in_time(executor: Executor, deadline: Deadline, notify: Listener) -
             return executor  # it reports workers that died
     if executor.num_ready:
         return executor
-    notify(
-        Warned(f"No worker started in half of the time limit, so trials run in this process, not {executor.describe()}")
-    )
+    where = executor.describe()
+    notify(Warned(f"No worker started in half of the time limit, so trials run in this process, not {where}"))
     executor.close()
     notify(WorkerLost(0))
     return InlineExecutor(executor.trainable)
@@ -155,6 +180,8 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
     table = ranked_networks()
     downloads = [name for name in networks_to_download(request) if name in table]
     sizes = {name: f" (download, {table[name].num_bytes / 1e6:.0f} MB)" for name in downloads}
+    num_processes = processes_of_trial(settings)
+    together = f", {num_processes} processes train each together" if num_processes > 1 else ""
     advice = ""
     if request.num_trials is None and settings.time_limit == "auto" and request.time_limit_s is not None:
         advice = "The search uses all of its time. Pass time_limit or num_trials to end it earlier"
@@ -165,7 +192,7 @@ def plan(request: FitRequest, metric: str, executor: Executor) -> RunPlanned:
         metric,
         [name + sizes.get(name, "") for name in map(str, choices(request.space, "model"))],
         f"cpu, {count_of(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else str(device),
-        executor.describe(),
+        executor.describe() + together,
         advice,
         0 if isinstance(executor, InlineExecutor) else executor.num_workers,
     )
@@ -182,7 +209,9 @@ def make_study(
     scores: Mapping[str, float] | None = None,
 ) -> Study:
     """Return the study of a fit, which resumes where its event log ends; `scores` are those of `screen_networks`."""
-    described = describe_search(request, task, budget.part("measuring speed"), scores or {})
+    # Workers on other machines measure their own speed.
+    measuring = Deadline(0) if executor.measures_speed else budget.part("measuring speed")
+    described = describe_search(request, task, measuring, scores or {})
     searcher, scheduler = make_image_search(request, described)
     return Study(
         executor,
@@ -267,9 +296,9 @@ def describe_search(
     in_epoch = max(min(num_images, most or num_images) for most in choices(request.space, "images_per_epoch"))
     speed: dict[str, Any] = {}
     if measuring.seconds_left() > 0:  # else networks are compared by their recorded costs
-        log_speed = measure_log_speed(device, task.num_threads, measuring.seconds_left())
+        log_speed = machine_speed.measure_log_speed(device, task.num_threads, measuring.seconds_left())
         left_s = measuring.seconds_left()
-        forward_s = forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
+        forward_s = machine_speed.forward_seconds(request.space, task.weights, device, task.num_threads, left_s)
         speed = {"log_speed": log_speed, "forward_s": forward_s}
     describe, names = partial(describe_recipe, weights=task.weights, device=device), names_of_cached_networks(task)
     cached, screened = set(), {}

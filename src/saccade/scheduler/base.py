@@ -29,6 +29,10 @@ class StudyState(Protocol):
     def num_workers(self) -> int:
         """Number of trials that are trained at once."""
 
+    @property
+    def reference_speed(self) -> float | None:
+        """Speed of the node in whose seconds searchers observe costs; None if no speed was measured."""
+
     def new_trial(self) -> Trial | None:
         """Create a trial with the searcher's next configuration; None if there may be no more trials."""
 

@@ -63,13 +63,23 @@ class Searcher(ABC):
             If none is left. The message has their number.
         """
 
+    def on_begin(self, config: Mapping[str, Any]) -> None:
+        """Receive the start of a job of a configuration, which is pending until `on_end`. The default marks it as seen.
+
+        The study calls this after `suggest`, when a paused trial continues, and for all earlier starts when a search is
+        resumed. So the configuration need not come from this searcher, and may be pending already. A searcher with a
+        model uses pending configurations so that simultaneous proposals differ.
+        """
+        self.is_new(config)
+
     def observe(  # noqa: B027 (a searcher without a model needs no scores)
         self, config: Mapping[str, Any], epoch: int, score: float, cost: float
     ) -> None:
         """Receive the score (larger is better) of a configuration after `epoch` epochs, from 1. The default ignores it.
 
         The configuration need not come from this searcher: a resumed run, or one that starts from known results,
-        observes those first. `cost` is the seconds of training so far.
+        observes those first. `cost` is the seconds of training so far; where nodes differ in speed, as they would be on
+        one of them.
         """
 
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002

@@ -66,7 +66,6 @@ class OptunaSearcher(RandomSearcher):
             config = self._propose(shown)
         if config is None:
             config = self._draw_new()
-        self._begin(config)
         return config
 
     @abstractmethod
@@ -81,9 +80,6 @@ class OptunaSearcher(RandomSearcher):
     def _max_repeats(self) -> int:
         """Number of repeated proposals after which a random draw takes over."""
         return _MAX_REPEATS
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        """Note the suggestion."""
 
     def _accept(self, asked: FrozenTrial) -> None:
         """Note the trial of the proposal."""
@@ -157,7 +153,7 @@ class ModelSearcher(OptunaSearcher):
     # Maximum number of visible configurations: the best ones, the latest of the others, and running ones.
     _num_best = 100
     _num_latest = 100
-    _num_pending = 64
+    _num_pending = 512
 
     def __init__(
         self,
@@ -186,8 +182,17 @@ class ModelSearcher(OptunaSearcher):
         if config in self.space:
             self._observations.end(config, has_failed=has_failed, is_complete=is_complete)
 
-    def _begin(self, config: dict[str, Any]) -> None:
+    def suggest(self) -> dict[str, Any]:
+        """Return a new configuration, which is pending from now on."""
+        config = super().suggest()
         self._observations.begin(config)
+        return config
+
+    def on_begin(self, config: Mapping[str, Any]) -> None:
+        """Note that a configuration is pending: the sampler sees it as a running trial."""
+        super().on_begin(config)
+        if config in self.space:
+            self._observations.begin(config)
 
     @property
     def _next_number(self) -> int:
@@ -249,8 +254,11 @@ class QMCSearcher(OptunaSearcher):
         # A resumed search draws the points of its first run again, and must skip them.
         return _MAX_REPEATS + len(self._seen) - self._num_suggested
 
-    def _begin(self, config: dict[str, Any]) -> None:  # noqa: ARG002
+    def suggest(self) -> dict[str, Any]:
+        """Return the next point of the sequence that is new."""
+        config = super().suggest()
         self._num_suggested += 1
+        return config
 
     def _shown(self) -> list[FrozenTrial]:
         # One complete trial, from which the sampler infers the parameters.

@@ -88,15 +88,18 @@ class RandomSearcher(Searcher):
                 return config
         raise exhausted(len(self._seen))
 
-    def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
+    def on_begin(self, config: Mapping[str, Any]) -> None:
         """Mark the configuration as seen."""
         if config in self.space:
             self.is_new(config)
 
+    def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
+        """Mark the configuration as seen."""
+        RandomSearcher.on_begin(self, config)
+
     def on_end(self, config: Mapping[str, Any], *, has_failed: bool, is_complete: bool = False) -> None:  # noqa: ARG002
         """Mark the configuration as seen."""
-        if config in self.space:
-            self.is_new(config)
+        RandomSearcher.on_begin(self, config)
 
 
 class GridSearcher(Searcher):

@@ -27,13 +27,13 @@ from saccade.selection.combination import Combination
 from saccade.selection.ensemble import evaluate
 from saccade.study.life import TIME_LIMIT
 from saccade.study.study import GRACE_S
-from saccade.study.trial import Decision, Job, Reporter, Trainable, Trial
+from saccade.study.trial import Decision, Job, LocalFiles, Reporter, Trainable, Trial
 from saccade.study.trial_files import LocalTrialFiles
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
-from saccade.training.trial.trainer import Trainer
+from saccade.training.trial.trainer import Trainer, ranks_of
 from saccade.training.trial_files import BEST, save_outputs
 
 OUTPUTS = "fold.outputs.npy"  # a network's raw outputs for the images of its fold, as in `trial_files`
@@ -101,12 +101,18 @@ class FoldTrainable(Trainable):
         """Train one network up to the job's last epoch, and write its outputs for the fold that was left out."""
         deadline = Deadline(job.seconds_left)
         assert job.files is not None
-        with cpu_threads(self.task.num_threads):
-            trainer = Trainer(self.task_of(job.config["fold"]), Recipe.of(job.config["config"]), job.files, job.trial)
+        with cpu_threads(self.task.num_threads), ranks_of(self.task) as ranks:
+            task, recipe = self.task_of(job.config["fold"]), Recipe.of(job.config["config"])
+            trainer = Trainer(task, recipe, job.files, job.trial, ranks)
             reason = trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
             if (outputs := trainer.validation.outputs) is not None:
                 job.files.put(job.trial, OUTPUTS, None, lambda path: save_outputs(path, outputs))
         return reason
+
+    def portable(self, job: Job) -> tuple[Job, LocalFiles]:
+        """Return the job with the file of its pretrained weights, and the files of `ImageTask.portable`."""
+        config, files = self.task.portable(job.config["config"], job.seconds_left)
+        return replace(job, config={**job.config, "config": config}), files
 
 
 class CrossValidation:

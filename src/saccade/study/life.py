@@ -15,12 +15,23 @@ from enum import Enum
 
 from saccade.deadline import Deadline
 from saccade.errors import SearchFailedError
-from saccade.events import Decision, EpochDone, Event, JobDone, JobFailed, JobStarted, TrialCreated, TrialRestarted
+from saccade.events import (
+    Decision,
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    TrialCreated,
+    TrialRestarted,
+    WorkerJoined,
+)
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import TrialFiles
 
 NUM_FAILURES = 10  # a search ends if this many trials have failed for the same reason, and none has not failed
-NUM_RETRIES = 1  # how often a trial is retried that has lost its worker
+NUM_RETRIES = 1  # how often a trial is retried that has lost its worker, without a new epoch between
+NUM_LOST_NODES = 5  # the same for a worker that was lost together with its node
 TIME_LIMIT = "time limit"  # the reason a trainable gives when the time of its job is up
 
 TRIAL_TIME_LIMIT = "trial time limit"
@@ -43,6 +54,7 @@ class Cause(Enum):
     TIME_LIMIT = "the time of the job is up"
     FAILED = "the trainable has raised an error"
     WORKER_LOST = "the worker has crashed, or was killed"
+    NODE_LOST = "the node of the worker was lost, or the connection to it"
     PROCESS_KILLED = "the process of the study was killed, and another one resumes the run"
     NO_TIME_TO_RETRY = "a retry was due, and there is no time for it"
     NO_TIME_TO_RESUME = "an open job of an earlier process was due, and there is no time for it"
@@ -58,7 +70,8 @@ class Fact(Enum):
     CHECKPOINT = "the last report has a checkpoint"
     OWN_LIMIT = "the trial's own time limit comes before the deadline of the search"
     OWN_TIME_SPENT = "the trial's own time limit leaves no time for another epoch"
-    RETRIED = "the trial has had all of its retries"
+    RETRIED = "the trial has had all of its retries since its last new epoch"
+    NODES_LOST = "it has lost too many nodes since then"
     UNTRIED_CHECKPOINT = "the job continued from a checkpoint of an earlier process, and has not reported"
 
 
@@ -89,14 +102,16 @@ def _row(causes: str, facts: str, status: Status, action: Action = Action.END, r
     )  # fmt: skip
 
 
+LOST = "WORKER_LOST NODE_LOST PROCESS_KILLED"
+
 # fmt: off
 ENDS: tuple[End, ...] = (
     _row("COMPLETED PAUSED STOPPED TIME_LIMIT", "NO_REPORT", Status.FAILED, reason=NO_REPORT),
-    _row("COMPLETED PAUSED STOPPED TIME_LIMIT WORKER_LOST PROCESS_KILLED", "LAST_EPOCH", Status.COMPLETED, reason=""),
+    _row(f"COMPLETED PAUSED STOPPED TIME_LIMIT {LOST}", "LAST_EPOCH", Status.COMPLETED, reason=""),
     # The worker's last report was answered, so its work was done although it did not return.
-    _row("WORKER_LOST PROCESS_KILLED", "STOP_DUE", Status.STOPPED, reason=""),
-    _row("COMPLETED WORKER_LOST PROCESS_KILLED", "PAUSE_DUE OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
-    _row("COMPLETED WORKER_LOST PROCESS_KILLED", "PAUSE_DUE", Status.PAUSED, reason=""),
+    _row(LOST, "STOP_DUE", Status.STOPPED, reason=""),
+    _row(f"COMPLETED {LOST}", "PAUSE_DUE OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
+    _row(f"COMPLETED {LOST}", "PAUSE_DUE", Status.PAUSED, reason=""),
     # The trainable has found an end before that of the configuration.
     _row("COMPLETED", "", Status.COMPLETED),
     _row("PAUSED", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
@@ -112,7 +127,8 @@ ENDS: tuple[End, ...] = (
     _row("FAILED", "", Status.FAILED),
     # The trial may be the cause, so it is not retried for ever.
     _row("WORKER_LOST", "RETRIED", Status.FAILED),
-    _row("WORKER_LOST PROCESS_KILLED", "", Status.PAUSED, Action.RETRY),
+    _row("NODE_LOST", "NODES_LOST", Status.FAILED),
+    _row(LOST, "", Status.PAUSED, Action.RETRY),
     _row("NO_TIME_TO_RETRY", "NO_REPORT", Status.FAILED),
     _row("NO_TIME_TO_RESUME", "NO_REPORT", Status.PAUSED, Action.WAIT),
     _row("NO_TIME_TO_RETRY NO_TIME_TO_RESUME", "OWN_TIME_SPENT", Status.STOPPED, reason=TRIAL_TIME_LIMIT),
@@ -130,7 +146,7 @@ def find_end(cause: Cause, facts: Collection[Fact]) -> End:
 def cause_of(event: JobDone | JobFailed) -> Cause:
     """Return why a job has ended, by what its worker has sent."""
     if isinstance(event, JobFailed):
-        return Cause.WORKER_LOST if event.is_worker_lost else Cause.FAILED
+        return Cause.NODE_LOST if event.is_node_lost else Cause.WORKER_LOST if event.is_worker_lost else Cause.FAILED
     if event.status == "stopped" and event.reason == TIME_LIMIT:
         return Cause.TIME_LIMIT
     return Cause[event.status.upper()]
@@ -145,6 +161,7 @@ class OpenJob:
     has_own_limit: bool = False  # whether the trial's own time limit comes before the deadline of the search
     own_deadline: Deadline = field(default_factory=lambda: Deadline(None))  # the trial's own time limit
     last: EpochDone | None = None  # its last report, with the decision
+    has_new_epoch: bool = False  # whether it has reported an epoch that no earlier job has
 
 
 class StudyRecord:
@@ -161,6 +178,8 @@ class StudyRecord:
         # A heap: the best score first, the earliest trial among equals. Outdated entries are dropped when met.
         self._scores: list[tuple[float, int]] = []
         self._failed: set[int] = set()
+        self.costs: dict[int, float] = {}  # seconds of training on the reference node, by trial
+        self._speeds: dict[str, float] = {}  # of nodes, where they are known
         self._reasons: set[str] = set()
 
     @classmethod
@@ -181,17 +200,24 @@ class StudyRecord:
                 self.trials[event.trial].status = Status.RUNNING
                 self.jobs.pop(event.trial, None)  # to keep the order of the starts
                 self.jobs[event.trial] = OpenJob(event.until_epoch)
+            case WorkerJoined():
+                if event.speed is not None:
+                    self._speeds[event.node] = event.speed
             case EpochDone():
                 self.jobs[event.trial].last = event
+                seconds = event.seconds * self.relative_speed(event.node)
+                self.costs[event.trial] = self.costs.get(event.trial, 0.0) + seconds
                 trial = self.trials[event.trial]
                 is_new = trial.add(event)
+                self.jobs[event.trial].has_new_epoch |= is_new
                 if trial.best_report is trial.reports[-1]:
                     heapq.heappush(self._scores, (-trial.reports[-1].score, event.trial))
                 return is_new
             case TrialRestarted():
                 trial = self.trials[event.trial]
                 trial.drop_after(event.after_epoch)
-                trial.status, trial.num_retries = Status.PAUSED, event.num_retries
+                trial.status = Status.PAUSED
+                trial.num_retries, trial.num_lost_nodes = event.num_retries, event.num_lost_nodes
                 self.jobs[event.trial].last = None
             case JobDone():
                 trial = self.trials[event.trial]
@@ -204,6 +230,16 @@ class StudyRecord:
                 self._failed.add(event.trial)
                 self._reasons.add(event.reason)
         return True
+
+    @property
+    def reference_speed(self) -> float | None:
+        """The speed of the reference node, the first one whose speed is known; None without one."""
+        return next(iter(self._speeds.values()), None)
+
+    def relative_speed(self, node: str) -> float:
+        """Return the speed of a node relative to the reference node, 1 if it is not known."""
+        reference = self.reference_speed
+        return 1.0 if reference is None else self._speeds.get(node, reference) / reference
 
     @property
     def best_trial(self) -> Trial | None:
@@ -235,7 +271,8 @@ class StudyRecord:
             Fact.PAUSE_DUE: decision is Decision.PAUSE or (is_job_done and decision is not Decision.STOP),
             Fact.CHECKPOINT: bool(trial.reports) and trial.reports[-1].checkpoint is not None,
             Fact.OWN_LIMIT: job.has_own_limit,
-            Fact.RETRIED: trial.num_retries >= NUM_RETRIES,
+            Fact.RETRIED: trial.num_retries >= NUM_RETRIES and not job.has_new_epoch,
+            Fact.NODES_LOST: trial.num_lost_nodes >= NUM_LOST_NODES and not job.has_new_epoch,
         }
         return {fact for fact, holds in known.items() if holds}
 

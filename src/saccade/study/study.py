@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from saccade.deadline import Deadline
-from saccade.errors import ExhaustedSearchSpaceError, count_of
+from saccade.errors import ExhaustedSearchSpaceError, SearchFailedError, count_of
 from saccade.events import (
     CV_SCORE,
     EpochDone,
@@ -24,7 +24,6 @@ from saccade.events import (
     Warned,
     WorkerJoined,
 )
-from saccade.space import canonical_key
 from saccade.space.base import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import (
@@ -59,6 +58,8 @@ class Retry:
     until_epoch: int | None
     after: EpochDone | None  # the report to continue after; None trains the trial from its beginning
     failure: JobFailed | None = None  # None if the process of the study was killed
+    num_retries: int = 0  # with this one, as in `TrialRestarted`
+    num_lost_nodes: int = 0
 
 
 class Study:
@@ -101,11 +102,9 @@ class Study:
         self._good_enough: set[int] = set()  # trials that have reached max_score
         self._retries: deque[Retry] = deque()  # before the scheduler's jobs
         self._has_started = False
-        self._earlier_configs: set[Hashable] = set()
+        self._wants_worker = True  # whether there may be jobs for one more
         self._unreported: set[int] = set()  # trials of earlier processes that have not reported in this one
         for event in log or ():
-            if isinstance(event, TrialCreated):
-                self._earlier_configs.add(canonical_key(event.config))
             self._apply(event)
         self._has_earlier_trials = bool(self.trials)
 
@@ -123,6 +122,11 @@ class Study:
     def num_workers(self) -> int:
         """Number of trials that are trained at once."""
         return self.executor.num_workers
+
+    @property
+    def reference_speed(self) -> float | None:
+        """Speed of the node in whose seconds the costs of trials are counted; None if no speed was measured."""
+        return self._record.reference_speed
 
     @property
     def best_trial(self) -> Trial | None:
@@ -148,6 +152,10 @@ class Study:
         deadline = self.budget.deadline
         self._first_report_limit_s = max(deadline.limit_s, deadline.elapsed_s()) + self._first_report_grace_s
         self.executor.run_within_limits(self._handle, self._seconds_until_cancelled)
+        while self._wants_worker and not self.executor.num_workers and self.seconds_left > 0:
+            self.executor.run_within_limits(self._handle, self._seconds_until_cancelled)
+        if not self.trials and not self.executor.num_workers:
+            raise SearchFailedError(f"No worker started {self.executor.describe()} in the time limit; increase it.")
         while self._retries:
             self._drop_retry(self._retries.popleft())
         if self.trials and self.best_trial is None:
@@ -176,10 +184,6 @@ class Study:
         try:
             self.searcher.seconds_left = self.seconds_left
             config = self.searcher.suggest()
-            # A searcher has observed the trials with reports. Trials of earlier processes without one are skipped here.
-            while self._earlier_configs and canonical_key(config) in self._earlier_configs:
-                self._earlier_configs.remove(canonical_key(config))
-                config = self.searcher.suggest()
         except ExhaustedSearchSpaceError as exhausted:
             self.is_exhausted = True
             if self.num_trials < math.inf:
@@ -197,6 +201,7 @@ class Study:
         return self.trials[-1]
 
     def _submit_jobs(self) -> None:
+        self._wants_worker = False
         while self.executor.num_free and not self._good_enough:
             # The first job is started even without time, so that there is a result.
             if self.seconds_left <= 0 and (self._has_started or self.best_trial is not None):
@@ -206,7 +211,7 @@ class Study:
                 return
             self._has_started = True
             seconds_left = self.budget.seconds_left_for(self.trials[job.trial])
-            started = JobStarted(job.trial, job.until_epoch)
+            started = JobStarted(job.trial, job.until_epoch, self.executor.next_node)
             self._apply(started)
             self._write(started)
             open_job = self._record.jobs[job.trial]
@@ -217,6 +222,7 @@ class Study:
             files = self.trials[job.trial].files
             self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left, files=files))
             self._tell(started)  # while the worker trains
+        self._wants_worker = not self._good_enough
 
     def _next_job(self) -> Job | None:
         while self._retries:
@@ -225,9 +231,8 @@ class Study:
             if not self.has_time_for(trial):
                 self._drop_retry(retry)
                 continue
-            is_lost = retry.failure is not None and retry.failure.is_worker_lost
-            num_retries = trial.num_retries + 1 if is_lost else trial.num_retries
-            self._happened(TrialRestarted(trial.number, -1 if after is None else after.epoch, num_retries))
+            after_epoch = -1 if after is None else after.epoch
+            self._happened(TrialRestarted(trial.number, after_epoch, retry.num_retries, retry.num_lost_nodes))
             checkpoint = None if after is None else after.checkpoint
             return Job(trial.number, trial.config, retry.until_epoch, checkpoint)
         job = self.scheduler.next_job(self)
@@ -294,13 +299,17 @@ class Study:
             else:
                 where = "the beginning" if after is None else f"epoch {after.epoch + 1}"
                 self._happened(Warned(f"Trial {trial.number} is retried from {where}: {reason}"))
-            self._retries.append(Retry(trial, job.until_epoch, after, failure))
+            before = (0, 0) if job.has_new_epoch else (trial.num_retries, trial.num_lost_nodes)
+            num_retries = before[0] + (cause is Cause.WORKER_LOST)
+            num_lost_nodes = before[1] + (cause is Cause.NODE_LOST)
+            self._retries.append(Retry(trial, job.until_epoch, after, failure, num_retries, num_lost_nodes))
         elif end.action is Action.RESTART:
             text = f"Trial {trial.number} is restarted, as training from checkpoint {job.checkpoint} failed: {reason}"
             self._happened(Warned(text))
             self._unreported.discard(trial.number)
             trial.status = end.status
-            self._retries.append(Retry(trial, job.until_epoch, None, failure))
+            counts = trial.num_retries, trial.num_lost_nodes
+            self._retries.append(Retry(trial, job.until_epoch, None, failure, *counts))
 
     def _drop_retry(self, retry: Retry) -> None:
         """End a job for whose retry no time is left."""
@@ -337,6 +346,8 @@ class Study:
         """Apply an event, as it happens or as it is read from the log, and pass it to searcher and scheduler."""
         is_new = self._record.apply(event)
         match event:
+            case TrialCreated() | JobStarted():
+                self.searcher.on_begin(self.trials[event.trial].config)
             case EpochDone():
                 trial = self.trials[event.trial]
                 self.budget.learn(trial)
@@ -344,7 +355,7 @@ class Study:
                     self._good_enough.add(trial.number)
                 if is_new:
                     score = event.metrics.get(CV_SCORE, event.score)
-                    self.searcher.observe(trial.config, event.epoch, score, trial.seconds)
+                    self.searcher.observe(trial.config, event.epoch, score, self._record.costs[event.trial])
                     return self.scheduler.on_report(event)
             case TrialRestarted():
                 self._good_enough.discard(event.trial)

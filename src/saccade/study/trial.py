@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -69,7 +69,9 @@ class Trial:
     note: str = ""
     """Why the last job ended early; "" if it did not."""
     num_retries: int = 0
-    """How often the trial was retried after the loss of its worker."""
+    """How often the trial was retried after the loss of its worker, since its last new epoch."""
+    num_lost_nodes: int = 0
+    """How often it was retried after the loss of its worker's node, since then."""
     _totals: _Totals = field(default_factory=lambda: _Totals(), init=False, repr=False, compare=False)
 
     @property
@@ -132,6 +134,9 @@ class _Totals:
 
 Reporter = Callable[[EpochDone], Decision]
 
+LocalFiles = Sequence["Path | tuple[Path, ...]"]
+"""Files on this machine's disk: a file, a folder with all of its files, or a tuple of many small files."""
+
 
 class Trainable(ABC):
     """Something that is trained epoch by epoch: networks, any function, a replay of recorded curves.
@@ -150,13 +155,15 @@ class Trainable(ABC):
         raises an error fails.
         """
 
-    def files(self) -> Mapping[str, Path]:
-        """Return the local files that jobs read, by names of your choice; an executor may copy them to other machines.
+    def portable(self, job: Job) -> tuple[Job, LocalFiles]:
+        """Return the job for a worker that may not see this machine's disk, and the local files that it reads.
 
-        Large data belong here and not into the pickle of the trainable. By default there are none.
+        Called once for each job, where the search runs, by executors whose workers are on other machines. A machine
+        that does not see these files gets a copy of each, once for all of its jobs. Wherever this trainable or the
+        returned job has the `pathlib.Path` of such a file, of its folder, or of something in that folder, the worker's
+        has the path of the copy; paths in strings stay as they are. The files must not change during the search.
+
+        By default, the job is returned as it is and no files are needed. The trial's own files (`Job.files`) are not
+        among them.
         """
-        return {}
-
-    def with_files(self, paths: Mapping[str, Path]) -> Trainable:  # noqa: ARG002
-        """Return a trainable that reads these copies of its `files`, given by the same names."""
-        return self
+        return job, ()

@@ -27,7 +27,7 @@ pytest.register_assert_rewrite(*(f"{__name__}.{module}" for module in _CONTRACTS
 from saccade.testing.executor_contract import ExecutorContract  # noqa: E402
 from saccade.testing.scheduler_contract import SchedulerContract  # noqa: E402
 from saccade.testing.searcher_contract import LearningSearcherContract, SearcherContract  # noqa: E402
-from saccade.testing.simulated_executor import SimulatedExecutor  # noqa: E402
+from saccade.testing.simulated_executor import SimulatedExecutor, SimulatedWorker  # noqa: E402
 from saccade.testing.trial_contracts import TrackerContract, TrainableContract, TrialFilesContract  # noqa: E402
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "SchedulerContract",
     "SearcherContract",
     "SimulatedExecutor",
+    "SimulatedWorker",
     "TrackerContract",
     "TrainableContract",
     "TrialFilesContract",

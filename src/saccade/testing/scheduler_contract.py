@@ -205,7 +205,7 @@ class WatchedExecutor(SimulatedExecutor):
 
     def submit(self, job: Job) -> None:
         trial = self.study.trials[job.trial]
-        assert job.trial not in {running.job.trial for running in self._running}
+        assert job.trial not in self._running
         assert trial.failure is None
         assert job.config == trial.config
         assert job.checkpoint == (trial.reports[-1].checkpoint if trial.reports else None)
@@ -226,6 +226,7 @@ class OneTrial:
     seconds_left = math.inf
     num_trials = math.inf
     num_workers = 1
+    reference_speed = None
 
     def __init__(self) -> None:
         self.trials: list[Trial] = []

@@ -17,10 +17,12 @@ Inherit from one of them in a test module, which pytest collects::
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import math
 import pickle
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -42,6 +44,7 @@ from saccade.events import (
     Warned,
     WorkerLost,
 )
+from saccade.executor.ray_files import Bundle, dumps, loads
 from saccade.space import Categorical
 from saccade.study.trackers import Tracker
 from saccade.study.trial import Decision, Job, Trainable
@@ -123,6 +126,23 @@ class TrainableContract:
         sent = pickle.loads(cloudpickle.dumps(trainable))
         sent.train(self.job(tmp_path, until_epoch=1), there)
         trainable.train(self.job(tmp_path, until_epoch=1), here)
+        assert there.scores == here.scores
+
+    def test_it_runs_where_only_copies_of_its_files_are(self, tmp_path: Path) -> None:
+        trainable, here, there = self.make(tmp_path), Reports(), Reports()
+        trainable.train(self.job(tmp_path, until_epoch=1), here)
+        job, files = trainable.portable(self.job(tmp_path, until_epoch=1))
+        pickled, paths = dumps((trainable, job)), dict[str, str]()
+        with contextlib.ExitStack() as undo:
+            for bundle in map(Bundle.of, files):
+                copy = tmp_path / "node" / bundle.key
+                for file in bundle.files:
+                    (copy / file.name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.move(file.path, copy / file.name)
+                    undo.callback(shutil.move, copy / file.name, file.path)
+                paths |= {path: str(copy / name) for path, _, name in bundle.places}
+            sent, sent_job = loads(pickled, paths)
+            sent.train(sent_job, there)
         assert there.scores == here.scores
 
     def test_it_continues_from_its_checkpoint_as_if_it_had_never_stopped(self, tmp_path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from saccade.data.store.store import ImageStore
+from saccade.models.weights import find_weights
+from saccade.study.trial import LocalFiles
 from saccade.tasks.metrics import Metric
 from saccade.tasks.problem import Problem
+from saccade.training.recipes.building import weights_options
+from saccade.training.recipes.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class ImageTask:
     weights: Path | None = None  # a file or folder of pretrained weights, for recipes without their own
     device: str | None = None  # torch's name; None is the best available
     num_threads: int | None = None  # CPU threads of one trial; None is torch's default
+    num_processes: int = 1  # that train a network together, each on a part of every batch
     start: Path | None = None  # weights of a fitted network, from which trials start
     start_has_head: bool = True  # whether its classifier layer has the classes of this problem
     is_refit: bool = False  # the validation images are trained on: no early stopping, the last epoch is used
@@ -66,3 +72,17 @@ class ImageTask:
     class_names: list[str] | None = None  # of integer labels, which class weights may use
     num_val_seen: int = 0  # validation images that the network in `start` was fitted to
     costs: Sequence[str] = ()  # in every report, as in `saccade.study.objectives.COSTS`; ``image_ms`` always is
+
+    def portable(self, config: Mapping[str, Any], seconds_left: float) -> tuple[dict[str, Any], LocalFiles]:
+        """Return a configuration, and the files that it reads, as `Trainable.portable` does.
+
+        These are the store, the start weights, and the pretrained weights of the configuration's network, wherever this
+        machine has them; they are downloaded if necessary. So other machines need neither these weights nor a hub.
+        """
+        files = [*self.store.files(), *([] if self.start is None else [self.start])]
+        recipe = Recipe.of(config)
+        if self.start is None and recipe.pretrained and isinstance(recipe.model, str):
+            where = weights_options(recipe, self.weights)
+            weights = find_weights(recipe.model, **where, seconds_left=seconds_left).absolute()
+            return {**config, "weights": weights}, [*files, weights]
+        return dict(config), files

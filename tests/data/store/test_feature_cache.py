@@ -167,3 +167,9 @@ def test_the_variable_limits_the_cache_and_0_disables_it(own_cache: Path, monkey
     monkeypatch.setenv("SACCADE_FEATURE_CACHE_GB", "much")
     with pytest.raises(HyperparameterError, match="SACCADE_FEATURE_CACHE_GB='much'"):
         FeatureCache.from_environment()
+
+
+def test_a_folder_that_cannot_be_looked_into_is_no_cache(tmp_path: Path) -> None:
+    cache, computed = FeatureCache(tmp_path / ("x" * 300) / "features.sqlite"), list[str]()
+    assert np.array_equal(cache.get("network", NAMES, recorded(NAMES, computed)), vectors(NAMES))
+    assert computed == NAMES

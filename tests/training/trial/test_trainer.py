@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,9 +13,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError
+from saccade.data.scanning import scan_images
+from saccade.data.store.on_demand import StreamedStore
+from saccade.errors import (
+    DiskFullError,
+    DivergedError,
+    HyperparameterError,
+    OutOfMemoryError,
+    WeightsNotFoundError,
+)
 from saccade.events import EpochDone
 from saccade.models.network import CustomObject
+from saccade.models.weights import write_weights
+from saccade.selection.folds import FoldTrainable
 from saccade.study.trial import Decision, Job, Trainable
 from saccade.study.trial_files import LocalTrialFiles, file_name
 from saccade.testing.trial_contracts import TrainableContract
@@ -392,3 +403,40 @@ def test_balanced_sampling_draws_a_rare_class_as_often(
     shown = torch.cat([y for _ in range(10) for _, y in trainer.steps.batches.shuffled()])
     assert 0.4 < shown.float().mean() < 0.6
     assert trainer.task.train.targets.mean() < 0.2
+
+
+@pytest.mark.parametrize("variant", ["weights", "weights of the recipe", "start", "no store", "fold"])
+def test_copies_of_all_files_are_enough_on_another_machine(
+    make_task: MakeTask, tmp_path: Path, tiny: dict[str, Any], tiny_weights: Path, variant: str
+) -> None:
+    task, config = make_task(), {**tiny, "pretrained": True}
+    folder = shutil.copytree(tiny_weights, tmp_path / "weights")
+    if variant == "weights of the recipe":
+        config["weights"] = str(folder / "test_resnet.safetensors")
+    else:
+        task = replace(task, weights=folder)
+    match variant:
+        case "start":
+            start = Trainer(task, Recipe.of(config), LocalTrialFiles(tmp_path)).network
+            task = replace(task, weights=None, start=tmp_path / "start.safetensors")
+            write_weights(task.start, start.state_dict())
+        case "no store":
+            paths = sorted((tmp_path / "colours_0").rglob("*.png"))
+            streamed = StreamedStore([*map(str, paths), b"no image"], scan_images([*paths, b"no image"]), 36)
+            task = replace(task, store=streamed)
+    trainable: Trainable = ImageTrainable(task)
+    if variant == "fold":
+        trainable, config = FoldTrainable(task, np.arange(len(task.train.indices)) % 2), {"fold": 1, "config": config}
+    contract = TestImageTrainable()
+    contract.config, contract.make = config, lambda tmp_path: trainable  # type: ignore[method-assign, misc]
+    contract.test_it_runs_where_only_copies_of_its_files_are(tmp_path)
+    _, files = trainable.portable(contract.job(tmp_path))
+    expected = task.store.files() + ([task.start] if task.start else [folder / "test_resnet.safetensors"])
+    assert list(files) == expected
+
+
+def test_a_network_without_weights_is_an_error_where_the_search_runs(make_task: MakeTask, tiny: dict[str, Any]) -> None:
+    trainable = ImageTrainable(make_task())
+    with pytest.raises(WeightsNotFoundError, match="Tried"):
+        trainable.portable(Job(0, {**tiny, "pretrained": True}))
+    assert trainable.portable(Job(0, tiny))[1] == trainable.task.store.files()

@@ -97,7 +97,7 @@ class FeatureCache:
                 if 2 * num >= len(some):
                     found.add(name)
 
-        if self.path.is_file():
+        if os.path.isfile(self.path):  # noqa: PTH113  `Path.is_file` raises errors of permissions
             self._in_transaction(read)
         return found
 
@@ -115,7 +115,7 @@ class FeatureCache:
                         used.add(batch)
             database.executemany("UPDATE batches SET used = ? WHERE id = ?", [(time.time(), batch) for batch in used])
 
-        if self.path.is_file():
+        if os.path.isfile(self.path):  # noqa: PTH113  `Path.is_file` raises errors of permissions
             self._in_transaction(read)
         return found
 

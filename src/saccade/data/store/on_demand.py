@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from saccade.data.decoding import ImageSource
+from saccade.data.decoding import ImageSource, local_path_of
 from saccade.data.examples import ImageLike
 from saccade.data.pixel_range import PixelRange
 from saccade.data.scanning import Scan
 from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import ImageReadError
+from saccade.remote import is_url
 
 DecodedForms = dict[tuple[int, int], "npt.NDArray[np.uint8]"]
 """What `read_as_stored` returns for one image, by shorter side and number of channels."""
@@ -104,8 +106,18 @@ class StreamedStore(ImageStore):
             return super().__getitem__(position)  # raises the error with the reason
         return read_as_stored(self._images[position], self.shorter_side, self.channels, self.pixel_range)
 
+    def files(self) -> list[Path | tuple[Path, ...]]:
+        """Return the local files of all readable images."""
+        return [self._paths] if self._paths else []
+
+    @cached_property
+    def _paths(self) -> tuple[Path, ...]:
+        images = (_absolute(self._images[i]) for i in np.flatnonzero(self._readable).tolist())
+        return tuple(dict.fromkeys(image for image in images if isinstance(image, Path)))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return StreamedStore, (self._images, self.scan, self.shorter_side, self.channels, self.pixel_range)
+        images = [_absolute(image) for image in self._images]
+        return StreamedStore, (images, self.scan, self.shorter_side, self.channels, self.pixel_range)
 
     def __repr__(self) -> str:
         return f"StreamedStore(num_images={len(self)}, shorter_side={self.shorter_side})"
@@ -114,3 +126,8 @@ class StreamedStore(ImageStore):
     def readable(self) -> npt.NDArray[np.bool_]:
         """(N,) bool: whether each image can be decoded."""
         return self._readable
+
+
+def _absolute(image: ImageSource) -> ImageSource:
+    """Return the absolute path of a local file; URLs and images in memory as they are."""
+    return local_path_of(image).absolute() if isinstance(image, str | Path) and not is_url(image) else image

@@ -234,6 +234,10 @@ class ImageStore:
         with contextlib.closing(verified):
             return any(is_damaged for _, is_damaged in verified)
 
+    def files(self) -> list[Path | tuple[Path, ...]]:
+        """Return the files that a pickled store needs: its folder, or a tuple of the images that it decodes."""
+        return [self.folder]
+
     def __reduce__(self) -> tuple[Any, ...]:
         return ImageStore.open, (self.folder,)
 

@@ -108,7 +108,7 @@ class StoreCache:
             lease = _Lease(self.folder / "leases" / f"{name}.{secrets.token_hex(4)}")
             try:
                 store = ImageStore.open(folder)
-                os.utime(folder / SUMMARY_FILE)
+                os.utime(folder)  # the files do not change
             except (DataError, OSError):
                 lease.end()
                 self._remove(folder)
@@ -157,8 +157,8 @@ class StoreCache:
 
     def _by_last_use(self) -> list[Path]:
         """Return the folders of all stores, the least recently used one first."""
-        summaries = [(summary.stat().st_mtime, summary.parent) for summary in self.folder.glob(f"*/{SUMMARY_FILE}")]
-        return [folder for _, folder in sorted(summaries)]
+        folders = [summary.parent for summary in self.folder.glob(f"*/{SUMMARY_FILE}")]
+        return sorted(folders, key=lambda folder: folder.stat().st_mtime)
 
     def _remove(self, folder: Path) -> None:
         """Remove a folder so that at every instant it is complete or absent."""

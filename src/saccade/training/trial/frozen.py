@@ -6,7 +6,7 @@ such as the validation images, are computed once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -84,9 +84,12 @@ class FeatureBatches:
         self._features = torch.from_numpy(features).to(batches.device)
         self.waited_s = 0.0
 
-    def shuffled(self, number: int = 0) -> Iterator[tuple[torch.Tensor, ...]]:
-        """Yield one pass in a random order."""
-        for rows in self._batches.shuffled_rows(number):
+    def shuffled(
+        self, batches: Sequence[np.ndarray], places: Callable[[int], np.ndarray]
+    ) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Yield what `Batches.shuffled` does."""
+        for batch in batches:
+            rows = batch[places(len(batch))]
             yield self._features[torch.from_numpy(rows).to(self._features.device)], *self._batches.known_of(rows)
 
 

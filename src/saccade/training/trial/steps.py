@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from saccade.training.recipes.optimisation import LearningRate, Mixing, side_in_
 from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.frozen import FeatureBatches, KeptOutputs, feature_batches, is_backbone_fixed, train_mode
+from saccade.training.trial.ranks import ALONE, Ranks
 
 LEAST_STEPS = 4  # steps of an epoch before their average duration is used
 
@@ -86,15 +88,28 @@ class Steps:
         module: torch.nn.Module = self.network if self.ema is None else self.ema.module
         return module
 
+    def keep_features(self, deadline: Deadline) -> bool:
+        """Cache the features of a fixed backbone if nothing varies the images; return whether they are cached.
+
+        The features of all images must be complete before the deadline.
+        """
+        if self.kept is not None and self.mixing is None and self._features is None:
+            train_mode(self.network, self.recipe)
+            self._features = feature_batches(self.classifier, self.batches, deadline.seconds_left)
+        return self._features is not None
+
     def take_epoch(
-        self, deadline: Deadline, validation_s: Callable[[float], float] = lambda _: 0.0
+        self,
+        deadline: Deadline,
+        validation_s: Callable[[float], float] = lambda _: 0.0,
+        ranks: Ranks = ALONE,
     ) -> tuple[dict[str, float], bool]:
         """Take the steps of an epoch; stop early, after at least one step, if validation might miss the deadline.
 
         `validation_s` maps the seconds per image in training to those of a validation. Returns ``train_loss``,
         ``train_part`` (fraction of the images), ``data_s`` (waiting for images), ``num_images`` and, for
         classification, ``train_acc``; and whether all steps were taken. Raises a DivergedError if
-        the loss is not finite.
+        the loss is not finite. With several `ranks`, each of them calls this method; the clock of rank 0 decides.
         """
         number, num_steps = self.num_epochs, len(self.batches)
         seed_generators(self.recipe.seed, number)
@@ -105,32 +120,37 @@ class Steps:
             transform.img_size = side_in_epoch(number, self.recipe.epochs, self.recipe.first_img_size, last_size)
         self.num_epochs += 1
         start_s = time.perf_counter()
-        # Features of a fixed backbone replace the images if nothing varies them.
-        if self.kept is not None and self.mixing is None and self._features is None:
-            self._features = feature_batches(self.classifier, self.batches, deadline.seconds_left)
-            train_mode(self.network, self.recipe)
         inputs = self._features or self.batches
         network = self.network if self._features is None else self.classifier.head
         assert network is not None, "cached features are the inputs of a classifier layer"
+        batches = self.batches.shuffled_rows(number)
+        loaded = inputs.shuffled(batches, partial(ranks.places, in_pairs=self.mixing is not None))
+        if ranks.rank:  # dropout, and custom transforms, draw other numbers than on rank 0; mixup draws the same ones
+            torch.manual_seed(torch.initial_seed() + ranks.rank)
+            if not isinstance(transform, TrainingTransform):
+                seed_generators(self.recipe.seed, number, ranks.rank)
 
         sum_loss = num_right = num_images = 0.0
-        is_whole = True
-        for step, (x, y, *weights) in enumerate(inputs.shuffled(number), start=1):
-            # The number of steps before the deadline, validations included; the first ones are slower than the others.
-            num_possible = math.inf
-            if step > LEAST_STEPS:
-                step_s = (time.perf_counter() - start_s) / (step - 1)
-                val_s = validation_s(step_s / self.recipe.batch_size)
-                num_possible = (deadline.seconds_left() - val_s) / (step_s + val_s / num_steps)
+        num_possible, is_whole = math.inf, True
+        for step, (rows, (x, y, *weights)) in enumerate(zip(batches, loaded, strict=True), start=1):
             self.learning_rate.step(number * num_steps + step - 1, num_possible)
-            loss, right = self._step(network, x, y, *weights)
+            loss, right = self._step(ranks, network, len(rows), x, y, *weights)
+            num_images += len(rows)
+            is_over, num_possible = 0.0, 0.0
+            if ranks.rank == 0:
+                # The number of steps before the deadline, validations included; the first are slower than the others.
+                seconds, left_s = time.perf_counter() - start_s, deadline.seconds_left()
+                image_s, step_s = seconds / num_images, seconds / step
+                val_s = validation_s(step_s / self.recipe.batch_size)
+                is_over = float(step < num_steps and left_s < validation_s(image_s) + image_s * len(rows))
+                num_possible = (left_s - val_s) / (step_s + val_s / num_steps) if step >= LEAST_STEPS else math.inf
+            loss, right, is_over, num_possible = ranks.total(loss, right, is_over, num_possible)
             if not math.isfinite(loss):
                 raise DivergedError(f"the loss became {loss} in step {step} of epoch {number + 1}")
             if self.ema is not None:
                 self.ema.update(self.network, step=number * num_steps + step)
-            sum_loss, num_right, num_images = sum_loss + loss * len(y), num_right + right, num_images + len(y)
-            image_s = (time.perf_counter() - start_s) / num_images
-            if step < num_steps and deadline.seconds_left() < validation_s(image_s) + image_s * len(y):
+            sum_loss, num_right = sum_loss + loss * len(rows), num_right + right
+            if is_over:
                 is_whole = False
                 break
         part = 1.0 if is_whole else num_images / self.batches.num_in_pass
@@ -141,20 +161,30 @@ class Steps:
         return metrics, is_whole
 
     def _step(
-        self, network: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None
+        self,
+        ranks: Ranks,
+        network: torch.nn.Module,
+        num_images: int,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        weights: torch.Tensor | None = None,
     ) -> tuple[float, float]:
-        """Take one step; return the loss, and the number of images classified correctly before it."""
+        """Take one step with a batch of `num_images` in all ranks, of which `x` are those of this one.
+
+        Returns this rank's part of the loss, and of the number of images classified correctly before the step.
+        """
         targets, problem, smoothing = y, self.problem, self.recipe.smoothing
         if self.mixing is not None:
             x, targets, weights = self.mixing(x, y, weights)
             smoothing = 0.0  # part of the mixed targets already
-        with self.classifier.numerics.autocast():
+        with ranks.batch_norm(), self.classifier.numerics.autocast():
             outputs = network(x)
         by_class = None if self.class_weights is None else torch.as_tensor(self.class_weights, device=y.device)
         q = self.recipe.robust_loss or 0.0
-        loss = problem.loss(outputs, targets, smoothing, by_class, weights, q)
+        loss = problem.loss(outputs, targets, smoothing, by_class, weights, q) * (len(y) / num_images)
         self.optimizer.zero_grad()
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        ranks.sum_gradients(network.parameters())
         if self.recipe.clip_grad:
             self._scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import torch
 from safetensors import SafetensorError
 
+from saccade.data.store.store import ImageStore
 from saccade.deadline import Deadline
 from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
 from saccade.events import ENGINE_GAIN, EpochDone
@@ -30,8 +34,8 @@ from saccade.numerics.choice import (
     processor,
 )
 from saccade.numerics.device import Numerics, choose_device, cpu_threads, is_half_native
-from saccade.study.trial import Decision, Job, Reporter, Trainable
-from saccade.study.trial_files import TrialFiles, parse_name
+from saccade.study.trial import Decision, Job, LocalFiles, Reporter, Trainable
+from saccade.study.trial_files import LocalTrialFiles, TrialFiles, parse_name
 from saccade.training.imbalance import loss_weights
 from saccade.training.probes.final_probe import final_probe
 from saccade.training.probes.probe import Probe, fit_head, max_probe_images
@@ -42,6 +46,7 @@ from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial.frozen import freeze, train_mode
 from saccade.training.trial.network_costs import network_costs
+from saccade.training.trial.ranks import ALONE, EPOCH, RELEASE, Ranks, data_parallel, join
 from saccade.training.trial.steps import Steps, seed_generators
 from saccade.training.trial.validation import Validation
 from saccade.training.trial_files import (
@@ -75,11 +80,16 @@ class ImageTrainable(Trainable):
         """Train the job's recipe, from its checkpoint if there is one."""
         assert job.files is not None
         deadline = Deadline(job.seconds_left)
-        with cpu_threads(self.task.num_threads):
-            trainer = Trainer(self.task, Recipe.of(job.config), job.files, job.trial)
+        with cpu_threads(self.task.num_threads), ranks_of(self.task) as ranks:
+            trainer = Trainer(self.task, Recipe.of(job.config), job.files, job.trial, ranks)
             if job.checkpoint is not None:
                 trainer.load_checkpoint(job.checkpoint)
             return trainer.run(replace(job, seconds_left=deadline.seconds_left()), report)
+
+    def portable(self, job: Job) -> tuple[Job, LocalFiles]:
+        """Return the job with the file of its pretrained weights, and the files of `ImageTask.portable`."""
+        config, files = self.task.portable(job.config, job.seconds_left)
+        return replace(job, config=config), files
 
 
 class Trainer:
@@ -89,20 +99,21 @@ class Trainer:
     the same numbers as one that never stopped.
     """
 
-    def __init__(self, task: ImageTask, recipe: Recipe, files: TrialFiles, trial: int = 0) -> None:
-        self.task, self.recipe, self.files, self.trial = task, recipe, files, trial
+    def __init__(
+        self, task: ImageTask, recipe: Recipe, files: TrialFiles, trial: int = 0, ranks: Ranks = ALONE
+    ) -> None:
+        self.task, self.recipe, self.files, self.trial, self.ranks = task, recipe, files, trial, ranks
         seed_generators(recipe.seed)
         numerics = Numerics.choose(choose_device(task.device), recipe.amp, recipe.channels_last, recipe.compile)
-        # With start weights, which replace all others, pretrained ones are not read.
-        source = recipe if task.start is None else recipe.model_copy(update={"pretrained": False, "weights": None})
-        self.classifier = new_classifier(
-            source, task.problem, numerics, task.weights, is_loaded_next=task.start is not None
-        )
+        # With start weights or those of rank 0, which replace all others, pretrained ones are not read.
+        is_loaded_next = task.start is not None or ranks.rank > 0
+        source = recipe.model_copy(update={"pretrained": False, "weights": None}) if is_loaded_next else recipe
+        self.classifier = new_classifier(source, task.problem, numerics, task.weights, is_loaded_next=is_loaded_next)
         self.network = self.classifier.network
         if recipe.first_img_size is not None:
             name, in_chans = self.classifier.blueprint.name, recipe.in_chans
             check_takes_size(self.network, name, in_chans, recipe.first_img_size)
-        if task.start is not None:
+        if task.start is not None and ranks.rank == 0:
             own = {} if task.start_has_head else self.network.state_dict()
             head = {name: own[name] for name in classifier_parameters(self.network) if name in own}
             self.network.load_state_dict({**read_weights(task.start)[0], **head})
@@ -126,7 +137,8 @@ class Trainer:
         train_mode(self.network, self.recipe)
         if not self.has_numerics:
             num_steps, size = self.recipe.epochs * len(self.steps.batches), self.validation.batches.batch_size
-            self._use(*choose_for_trial(self.classifier, self.recipe, num_steps, size, seconds_left))
+            own = self.recipe.model_copy(update={"batch_size": -(-self.recipe.batch_size // self.ranks.size)})
+            self._use(*choose_for_trial(self.classifier, own, num_steps, size, seconds_left))
 
     def _use(self, training: Numerics, inference: Numerics) -> None:
         self.has_numerics = True
@@ -199,13 +211,33 @@ class Trainer:
         data_s = num_images = 0.0
         while True:
             start_s = time.perf_counter()
-            metrics, is_whole = self.steps.take_epoch(deadline, self._validation_s)
+            metrics, is_whole = self._take_epoch(deadline)
             data_s, num_images = data_s + metrics["data_s"], num_images + metrics["num_images"]
             epoch_s = time.perf_counter() - start_s
             next_s = epoch_s + self._validation_s(epoch_s / self.steps.batches.num_in_pass)
             is_validated = self.steps.num_epochs % self.recipe.val_interval == 0 or self.steps.num_epochs == last_epoch
             if not is_whole or is_validated or deadline.seconds_left() < next_s:
                 return {**metrics, "data_s": data_s, "num_images": num_images}, is_whole
+
+    def _take_epoch(self, deadline: Deadline) -> tuple[dict[str, float], bool]:
+        """Take an epoch, with the other ranks if there are any and each has enough images of each batch."""
+        steps, ranks = self.steps, self.ranks
+        least = (steps.batches.num_in_pass - 1) // len(steps.batches)  # images of a batch
+        if steps.keep_features(deadline) or least < ranks.size * (1 if steps.mixing is None else 2):
+            ranks = ALONE
+        if ranks.size == 1:
+            return steps.take_epoch(deadline, self._validation_s)
+        if not ranks.has_trial:
+            state = io.BytesIO()
+            torch.save(steps.state_dict(), state)
+            task = replace(self.task, store=None, start=None, weights=None)  # type: ignore[arg-type]
+            trial = task, self.task.store.folder, self.recipe, self.classifier.numerics.to_json(), state.getvalue()
+            ranks.share(cloudpickle.dumps(trial))
+            ranks.has_trial = True
+        ranks.share(EPOCH)
+        with ranks.epoch():
+            metrics, is_whole = steps.take_epoch(deadline, self._validation_s, ranks)
+        return {**metrics, "num_processes": float(ranks.size)}, is_whole
 
     def _validate(
         self, deadline: Deadline, start_s: float, metrics: dict[str, float], is_whole: bool, probe: Probe | None = None
@@ -314,6 +346,45 @@ class Trainer:
         self.is_probed = state["is_probed"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         self.stop_reason = state["stop_reason"]
+
+
+def ranks_of(task: ImageTask) -> AbstractContextManager[Ranks]:
+    """Context of a job that the task's number of processes train together."""
+    return data_parallel(task.num_processes, task.device, FollowerTrainable())
+
+
+class FollowerTrainable(Trainable):
+    """The job of a process that `data_parallel` starts: take part in the trials of rank 0 until that ends it."""
+
+    def train(self, job: Job, report: Reporter) -> str:  # noqa: ARG002
+        """Join the other processes, and follow; the job's number is the rank."""
+        ranks = Ranks(job.trial, job.config["size"])
+        join(ranks.rank, ranks.size, job.config["store"], choose_device())
+        follow(ranks)
+        return ""
+
+
+def follow(ranks: Ranks, store: ImageStore | None = None) -> Any:
+    """Take part in the epochs of rank 0, until it shares a tuple, which is returned; `store` has this node's images."""
+    trainer: Trainer | None = None
+    while not isinstance(order := ranks.share(), tuple):
+        if order == RELEASE:
+            trainer = None
+        elif order == EPOCH:
+            assert trainer is not None
+            with contextlib.suppress(DivergedError):  # rank 0 raises it as well
+                trainer.steps.take_epoch(Deadline(None), ranks=ranks)
+        else:
+            task, folder, recipe, numerics, state = cloudpickle.loads(order)  # written by rank 0
+            trainer = Trainer(
+                replace(task, store=store or ImageStore.open(folder)), recipe, LocalTrialFiles(Path()), ranks=ranks
+            )
+            device = trainer.classifier.numerics.device
+            training = Numerics.from_json(numerics, device)
+            trainer.classifier.use(training, training)
+            trainer.steps.use(training)
+            trainer.steps.load_state_dict(torch.load(io.BytesIO(state), device, weights_only=True))
+    return order
 
 
 class EarlyStopping:
