@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,3 +85,19 @@ def test_a_worker_that_sees_the_folder_uses_it(connection: Connection, tmp_path:
     assert files.get(0, "a", 1) == connection.files.get(0, "a", 1)
     assert files.folder(0) == connection.files.folder(0)
     assert connection.calls == []
+
+
+def test_copies_that_killed_processes_have_left_are_removed(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/proc/self").exists():
+        pytest.skip("whether a process runs is read from /proc")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    folders = {
+        name: tmp_path / "tmp" / f"saccade_job_{pid}_x" for name, pid in (("gone", 2**30), ("ours", os.getpid()))
+    }
+    for folder in (*folders.values(), recent := tmp_path / "tmp" / f"saccade_job_{2**30}_y"):
+        folder.mkdir(parents=True)
+        os.utime(folder, None if folder == recent else (0, 0))
+    FilesOfStudy(connection.files, None).put(0, "a", 1, lambda path: path.write_text("x"))
+    assert {path.name for path in (tmp_path / "tmp").iterdir()} == {folders["ours"].name, recent.name}

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
 import tempfile
+import time
 import uuid
 import weakref
 from collections.abc import Callable
@@ -16,6 +19,11 @@ from saccade.study.trial_files import LocalTrialFiles, TrialFiles, file_name
 
 CHUNK = 16 * 2**20
 """Bytes of a file in one message."""
+
+INCOMING = ".incoming_"
+"""Prefix of folders beside that of the trials, for files that have not arrived completely."""
+
+_UNUSED_S = 3600.0  # age from which a temporary folder is removed whose process is gone
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ class FilesOfStudy(TrialFiles):
         """Write here and send it; the study's process stores it in one step when all of it has arrived."""
         if (direct := self._direct) is not None:
             return direct.put(trial, kind, epoch, write)
-        with tempfile.TemporaryDirectory(prefix="saccade_") as folder:
+        with tempfile.TemporaryDirectory(prefix=_temporary_prefix()) as folder:
             root, key = Path(folder) / file_name(kind, epoch), uuid.uuid4().hex
             write(root)
             for path in [root, *(sorted(root.rglob("*")) if root.is_dir() else ())]:
@@ -73,7 +81,7 @@ class FilesOfStudy(TrialFiles):
         if entries is None:
             return None
         if self._copies is None:
-            self._copies = Path(tempfile.mkdtemp(prefix="saccade_"))
+            self._copies = Path(tempfile.mkdtemp(prefix=_temporary_prefix()))
             weakref.finalize(self, shutil.rmtree, self._copies, ignore_errors=True)
         root = Path(tempfile.mkdtemp(dir=self._copies)) / file_name(kind, epoch)
         for name, is_folder in entries:
@@ -97,6 +105,16 @@ class FilesOfStudy(TrialFiles):
             ask(FileCall("delete", (trial, kind, epoch)))
         else:
             direct.delete(trial, kind, epoch)
+
+
+def _temporary_prefix() -> str:
+    """Return the prefix of this process's temporary folders; remove those that killed processes have left."""
+    for folder in Path(tempfile.gettempdir()).glob("saccade_job_*"):
+        is_gone = Path("/proc/self").exists() and not Path("/proc", folder.name.split("_")[2]).exists()
+        with contextlib.suppress(OSError):
+            if is_gone and time.time() - folder.stat().st_mtime > _UNUSED_S:
+                shutil.rmtree(folder, ignore_errors=True)
+    return f"saccade_job_{os.getpid()}_"
 
 
 class FileServer:
@@ -126,7 +144,7 @@ class FileServer:
             parent = files.root.parent if isinstance(files, LocalTrialFiles) else None
             if parent is not None:
                 parent.mkdir(parents=True, exist_ok=True)
-            self._incoming[key] = Path(tempfile.mkdtemp(prefix=".incoming_", dir=parent))
+            self._incoming[key] = Path(tempfile.mkdtemp(prefix=INCOMING, dir=parent))
         path = self._incoming[key] / "file" / name
         if chunk is None:
             path.mkdir(parents=True)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import math
 import os
+import shutil
 import socket
 import sys
 import threading
@@ -23,7 +24,7 @@ from saccade.checks import whole_number
 from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
-from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
+from saccade.executor.files_of_study import INCOMING, FileCall, FileServer, FilesOfStudy
 from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, name_of, running_cluster
 from saccade.executor.process import STALL_S
 from saccade.executor.ray_files import FilesRequest, SharedFiles, dumps
@@ -257,6 +258,10 @@ class RayExecutor(Executor):
             token = self._tokens.get(files.root)
             if token is None:
                 files.root.mkdir(parents=True, exist_ok=True)
+                for old in files.root.glob(".seen_*"):  # of processes that were killed
+                    old.unlink(missing_ok=True)
+                for folder in files.root.parent.glob(f"{INCOMING}*"):
+                    shutil.rmtree(folder, ignore_errors=True)
                 token = self._tokens[files.root] = files.root / f".seen_{uuid.uuid4().hex}"
                 token.touch()
         return FilesOfStudy(files, token)
