@@ -6,13 +6,14 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from saccade.errors import ClusterError, HyperparameterError, SearchFailedError
-from saccade.events import Decision, EpochDone, Event, Warned, WorkerJoined, WorkerLost
+from saccade.events import Decision, EpochDone, Event, JobStarted, Warned, WorkerJoined, WorkerLost
 from saccade.executor import Executor, RayExecutor, make_executor, ray_executor
 from saccade.executor.files_of_study import FilesOfStudy
 from saccade.scheduler import FIFOScheduler
@@ -52,6 +53,28 @@ def crash_once(config: dict[str, Any], report: Any) -> None:
             (folder / "large").write_bytes(bytes(3_000_000))
 
         report(epoch=epoch, score=config["x"] + epoch / 10, pid=os.getpid(), checkpoint=write)
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_room_that_appears_gets_work_while_other_jobs_run(tmp_path: Path) -> None:
+    def wait_for_another(config: dict[str, Any]) -> float:
+        (tmp_path / str(config["x"])).touch()
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.02)
+        return 1.0
+
+    events = list[Event]()
+    with RayExecutor(max_workers=1) as other, RayExecutor(FunctionTrainable(wait_for_another)) as executor:
+        assert other.wait_for_start(60)
+
+        def listen(event: Event) -> None:
+            events.append(event)
+            if isinstance(event, JobStarted) and event.trial == 0:
+                other.close()
+
+        Study(executor, GridSearcher({"x": Categorical(0, 1)}), FIFOScheduler(), listeners=[listen]).run()
+    assert [event.num_workers for event in events if isinstance(event, WorkerJoined)] == [1, 2]
+    assert {event.trial for event in events if isinstance(event, EpochDone)} == {0, 1}
 
 
 @pytest.mark.usefixtures("ray_cluster")
