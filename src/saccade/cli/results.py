@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model, model_val
 
 from saccade.cli.output import json_value
 from saccade.events import Event, Progressed
+from saccade.study.url_folder import with_urls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,10 +122,10 @@ class PredictorResult(Result):
     """Throughput on this machine, decoding excluded."""
 
 
-def of_predictor(saved: SavedPredictor, folder: Path | None = None) -> dict[str, Any]:
+def of_predictor(saved: SavedPredictor, folder: Path | str | None = None) -> dict[str, Any]:
     """Return the fields of a `PredictorResult`."""
     return {
-        "predictor": folder or saved.folder,
+        "predictor": with_urls(str(folder or saved.folder)),
         "result": saved.result,
         "problem_type": saved.problem.type,
         "classes": saved.names_of_classes,
@@ -157,7 +158,8 @@ class FitResult(PredictorResult):
         from saccade.fit.run_folder import REPORT
         from saccade.inference.saved import INTERRUPTED  # slow to import, as torch is
 
-        saved, report = predictor.pipeline.saved, Path(predictor.path) / REPORT
+        saved = predictor.pipeline.saved
+        report = saved.folder.parent / REPORT
         return cls.make(
             **of_predictor(saved),
             run=predictor.path,
@@ -165,7 +167,7 @@ class FitResult(PredictorResult):
             best_trial=saved.summary.get("best_trial"),
             seconds=saved.summary.get("seconds", {}),
             trials=trial_lines(saved.trials, saved.trial_weights),
-            report=str(report) if report.is_file() else None,
+            report=with_urls(str(report)) if report.is_file() else None,
             test=test,
         )
 

@@ -24,7 +24,7 @@ from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
-from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, running_cluster
+from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, name_of, running_cluster
 from saccade.executor.process import STALL_S
 from saccade.executor.ray_files import FilesRequest, SharedFiles, dumps
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
@@ -117,8 +117,9 @@ class RayExecutor(Executor):
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
         self._ticked_s = self._grow_at_s = -math.inf
-        self._connect()
-        self._grow()
+        with self._closing_on_error():
+            self._connect()
+            self._grow()
 
     @property
     def num_workers(self) -> int:
@@ -135,7 +136,8 @@ class RayExecutor(Executor):
         if self._ray is None:
             return "on a Ray cluster"
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        return f"on {count_of(len(nodes), 'Ray node')} with {_resources_text(self._ray.cluster_resources())}"
+        has, asked = _resources_text(self._ray.cluster_resources()), _resources_text(self._needs)
+        return f"on {count_of(len(nodes), 'Ray node')} with {has}, {asked} per trial"
 
     def wait_for_start(self, timeout_s: float | None = None) -> bool:
         """Wait until all workers that were requested have started; return False at the timeout in seconds."""
@@ -305,7 +307,7 @@ class RayExecutor(Executor):
                 message = replace(message, node=worker.node)
             step, number = worker.step, worker.number
             decision = handle(message)
-            if worker.step is step and worker.number == number:  # the handler may have cancelled the job
+            if worker.step == step and worker.number == number:  # the handler may have cancelled the job
                 worker.answer(decision)
 
     def _tick(self) -> None:
@@ -362,10 +364,8 @@ class RayExecutor(Executor):
             text += ". Waiting for a node that an autoscaler may add"
         else:
             self._no_place_since_s = math.inf
-            if now_s - self._starting[0].since_s >= START_S:
-                text = (
-                    f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
-                )
+            if self._starting and now_s - self._starting[0].since_s >= START_S:
+                text = f"Waiting for {asked} on the Ray cluster: its {has} are in use, or a node is slow to start"
         if text and not self._has_warned:
             self._has_warned = True
             self._events.append(Warned(text))
@@ -379,7 +379,7 @@ class RayExecutor(Executor):
             self._cannot_start(f"{hello.host} has Saccade {hello.versions['Saccade']}, and this process {__version__}")
             self._kill(worker)
             return
-        names = {node["NodeID"]: _name_of(node) for node in self._ray.nodes() if node["Alive"]}
+        names = {node["NodeID"]: name_of(node) for node in self._ray.nodes() if node["Alive"]}
         name = names.get(hello.node_id, hello.host)
         worker.node = name if Counter(names.values())[name] <= 1 else f"{name}-{hello.node_id[:4]}"
         worker.speed = hello.speed
@@ -460,6 +460,7 @@ _num_connected = 0  # executors of this process that use a connection made here
 def _connect(address: str | None) -> Any:
     """Return the module ray, connected to the cluster; a Ray that the user has initialised is used as it is."""
     global _num_connected
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read when Ray is imported
     given = _prepare(address or os.environ.get("RAY_ADDRESS"))
     try:
         import ray
@@ -491,9 +492,9 @@ def _connect(address: str | None) -> Any:
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
                 if given is None:
-                    raise ClusterError(f"Ray could not be started: {_first_line(error)}") from None
+                    raise ClusterError(f"Ray could not be started: {_one_line(error)}") from None
                 advice = "If the cluster has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
-                raise ClusterError(f"The Ray cluster at {given} refuses: {_first_line(error)}. {advice}") from None
+                raise ClusterError(f"The Ray cluster at {given} refuses: {_one_line(error)}. {advice}") from None
         _num_connected = 1
         return ray
 
@@ -549,12 +550,6 @@ def _check_token(address: str) -> None:
                 ) from None
 
 
-def _name_of(node: Mapping[str, Any]) -> str:
-    """Return the name that a node was started with; of most its host's name, since theirs is the address."""
-    is_named = node["NodeName"] != node["NodeManagerAddress"]
-    return str(node["NodeName"] if is_named else node["NodeManagerHostname"])
-
-
 def _disconnect() -> None:
     """Disconnect from a cluster, or end it, when its last executor is closed; not from one that the user has chosen."""
     global _num_connected
@@ -596,6 +591,10 @@ def _actor_class(ray: Any) -> Any:
         ray.method(concurrency_group="control")(getattr(RayWorker, name))
     # Out of order: a heartbeat does not wait for the arguments of a step, which may be on their way for long.
     return ray.remote(concurrency_groups={"control": 2}, allow_out_of_order_execution=True)(RayWorker)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".:") or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:
