@@ -78,6 +78,9 @@ class RayExecutor(Executor):
     measure_speed : str or None
         A function ``"module:function"`` without arguments. Workers call it at their start, and announce the result as
         the speed of their node; jobs go to the fastest free worker.
+    num_ranks : int
+        Processes that train a trial together, each with these CPUs and GPUs: the worker, and those that its jobs start
+        on the cluster, for which room is left.
 
     Raises
     ------
@@ -96,8 +99,9 @@ class RayExecutor(Executor):
         num_gpus: float | None = None,
         num_trials: int | None = None,
         measure_speed: str | None = None,
+        num_ranks: int = 1,
     ) -> None:
-        self.trainable = trainable
+        self.trainable, self._num_ranks = trainable, num_ranks
         self._preload, self._address = (*preload, *([measure_speed] if measure_speed else ())), address
         self.measures_speed = measure_speed is not None
         self._max_workers: float = math.inf if max_workers is None else whole_number("max_workers", max_workers)
@@ -322,7 +326,12 @@ class RayExecutor(Executor):
         available = ray.available_resources()
         room = min((int(available.get(name, 0) // num + 1e-9) for name, num in self._needs.items()), default=1)
         wanted: float = max(room, 0 if self._starting else 1)
-        wanted = min(wanted, self._max_workers - len(self._workers))
+        most = self._max_workers
+        if self._num_ranks > 1:
+            totals = ray.cluster_resources()
+            trials = (totals.get(name, 0) // (self._num_ranks * num) for name, num in self._needs.items())
+            most = min(most, max(1, int(min(trials, default=1))))
+        wanted = min(wanted, most - len(self._workers))
         for _ in range(int(wanted) - num_starting):
             options: dict[str, Any] = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "max_restarts": 0}
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))
