@@ -1,14 +1,15 @@
 """Faults of a cluster while a search runs on it: no epoch is lost or counted twice, and the answer stays the same.
 
-    python -m benchmarks.cluster_faults [--faults 54] [--replacements 6] [--fit-faults 4] [--seed 0]
+    python -m benchmarks.cluster_faults [--faults 48] [--replacements 6] [--fit-faults 4] [--seed 0]
         [--json OUT]
 
 Two nodes of Ray run on this machine, with two workers each; the search is a process of its own. A fault hits a trial
 that trains, that writes a checkpoint, or that was promoted and loads one, after a random time. Faults are
 
 - ``node``: SIGKILL of all processes of a node, which another one replaces; ``hung node``: SIGSTOP of all of them
+- ``frozen node``: the same, but they run again when its trial has continued elsewhere
 - ``worker``: SIGKILL of the process that trains; ``stopped worker``: SIGSTOP of it
-- ``actor``: SIGKILL of Ray's process of the worker
+- ``actor``: SIGKILL of Ray's process of the worker; ``stopped actor``: SIGSTOP of it
 - ``coordinator``: SIGKILL of the search, which another process resumes
 
 The function's epochs take a tenth of a second, and each has a checkpoint.
@@ -55,12 +56,12 @@ from benchmarks.photos import make_photos
 from saccade.events import EpochDone, JobDone, JobFailed, TrialRestarted
 from saccade.study.event_log import EventLog
 
-KINDS = ("node", "hung node", "worker", "stopped worker", "actor", "coordinator")
+KINDS = ("node", "hung node", "frozen node", "worker", "stopped worker", "actor", "stopped actor", "coordinator")
 PHASES = ("training", "checkpointing", "promotion")
 EPOCH_S = 0.1
 NUM_TRIALS, NUM_EPOCHS = 60, 9
 NUM_CPUS = 2  # of a node
-IN_FLIGHT = {"node": NUM_CPUS, "hung node": NUM_CPUS, "coordinator": 2 * NUM_CPUS}
+IN_FLIGHT = {"node": NUM_CPUS, "hung node": NUM_CPUS, "frozen node": NUM_CPUS, "coordinator": 2 * NUM_CPUS}
 """Epochs that are in flight where a fault hits, if not 1."""
 
 RECOVERY_S = 90.0  # after a fault; later is a violation
@@ -158,10 +159,13 @@ class Search:
 
         if self.wait_for(recovered) is not None or self.driver.process.returncode == 0:
             fault.recovered_s = time.monotonic() - start_s
-        if kind == "hung node":
+        if kind in ("hung node", "frozen node"):
             node = next(node for node in self.nodes.pids if mark.is_on(node))
-            self.nodes.kill(node)
-            self.nodes.add()
+            if kind == "frozen node":
+                self.nodes.thaw(node)
+            else:
+                self.nodes.kill(node)
+                self.nodes.add()
         return fault
 
     def _strike(self, kind: str, mark: Mark) -> None:
@@ -169,18 +173,17 @@ class Search:
             self.driver.kill()
             time.sleep(self.rng.uniform(0, 0.5))
             self.driver.start()
-        elif kind in ("node", "hung node"):
+        elif kind.endswith("node"):
             node = next(node for node in self.nodes.pids if mark.is_on(node))
-            if kind == "hung node":
+            if kind != "node":
                 self.nodes.stop(node)
             else:
                 self.nodes.kill(node)
                 time.sleep(self.rng.uniform(0, 1))
                 self.nodes.add()
-        elif kind == "actor":
-            kill_all(mark.pids[1:2])
         else:
-            kill_all([mark.pid], signal.SIGKILL if kind == "worker" else signal.SIGSTOP)
+            is_stopped = kind.startswith("stopped")
+            kill_all([mark.pids[kind.endswith("actor")]], signal.SIGSTOP if is_stopped else signal.SIGKILL)
 
     def check(
         self, undisturbed: dict[str, Any], *, is_exact: bool, num_in_flight: int | None = None
@@ -198,7 +201,7 @@ class Search:
         if again > limit:
             found.append(f"{again} epochs were trained again, and at most {limit} were in flight")
         found += [f"{each.kind} in {each.phase}: not recovered" for each in self.faults if each.recovered_s is None]
-        pids = {mark.pid for mark in self.all_marks}
+        pids = {pid for mark in self.all_marks for pid in mark.pids[:2]} - {*self.nodes.pids}  # of workers and actors
         end_s = time.monotonic() + 20
         while alive := [pid for pid in pids if is_alive(pid)]:
             if time.monotonic() > end_s:
@@ -340,7 +343,7 @@ def rows_of(faults: list[dict[str, Any]]) -> list[list[Any]]:
 def main(argv: list[str] | None = None) -> None:
     """Let all faults happen, and print what came of them."""
     parser = arguments_of(__doc__ or "", has_rounds=False)
-    parser.add_argument("--faults", type=int, default=54, help="faults of all kinds in all phases")
+    parser.add_argument("--faults", type=int, default=48, help="faults of all kinds in all phases")
     parser.add_argument("--replacements", type=int, default=6, help="nodes that are replaced in one search")
     parser.add_argument("--fit-faults", type=int, default=4, help="faults in a fit of real networks")
     parser.add_argument("--seed", type=int, default=0)

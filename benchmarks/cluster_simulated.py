@@ -1,4 +1,21 @@
-"""Recorded learning curves at 1 to 512 simulated workers of unequal speed: see `benchmarks.cluster`."""
+"""Recorded learning curves at 1 to 512 simulated workers of unequal speed.
+
+    python -m benchmarks.cluster simulated --curves DIR [--workers 1 8 64 512] [--datasets NAME ...] [--seeds 1]
+
+Every method runs in Saccade's study on one simulated clock. A recorded configuration may be trained any number of
+times, each with a little luck of its own, so that 512 workers do not run out of configurations. Methods:
+
+- auto: Saccade's auto search, with a portfolio that was learned from other data sets
+- auto, unaware: the same, blind to its running trials (only with ``--methods``)
+- random + asha: random proposals and Saccade's promotion ASHA
+- Ray Tune's ASHA: random proposals and Ray's own ``AsyncHyperBandScheduler``, which stops trials permanently
+- Optuna random: Optuna's ``RandomSampler``, whole trainings, as on shared Dask workers
+
+The first table has the simulated time to a regret of .05, and its speed-up over one worker. No search is faster than
+the shortest training that reaches the target, on the fastest worker: that bounds the speed-up of a search which needs
+few trainings. The second table has the utilisation of searches that use all of their time while workers join and leave,
+and the time of the coordinating process for a report beside the interval between two reports.
+"""
 
 from __future__ import annotations
 
@@ -310,7 +327,11 @@ def print_utilization(found: list[Search]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Search, and print the tables."""
-    parser = argparse.ArgumentParser("python -m benchmarks.cluster simulated", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m benchmarks.cluster simulated",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--curves", type=Path, required=True, help="folder with curves.json and its tables")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64, 512])
     parser.add_argument("--datasets", nargs="+", help="names of data sets (default: every third one)")
@@ -319,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         choices=list(METHODS))  # fmt: skip
     parser.add_argument("--auto-hours", type=float, default=16.0, help="time limit of auto, which uses it all")
     parser.add_argument("--busy-hours", type=float, default=1.0, help="time limit of the searches for utilisation")
-    parser.add_argument("--busy-datasets", nargs="*", default=["FNG", "TEX_DTD"], help="data sets for utilisation")
+    parser.add_argument("--busy-datasets", nargs="*", default=["FNG", "RESISC"], help="data sets for utilisation")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
     start_s = time.perf_counter()

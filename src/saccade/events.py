@@ -189,6 +189,8 @@ class JobStarted(Event):
     kind: ClassVar[str] = "job_started"
     trial: int
     until_epoch: int | None = None
+    node: str = field(default="", compare=False)
+    """Name of the cluster's node that it is sent to; "" on this machine."""
 
 
 CV_SCORE = "cv_score"

@@ -149,8 +149,8 @@ class UrlFile:
 
             scheme = self.url.partition("://")[0].rpartition("::")[2].lower()
             try:
-                # Listings change while runs work on them, so they are not cached.
-                fs, path = url_to_fs(self.url, use_listings_cache=False)
+                # Listings change while runs work on them. Other file systems take no such option, and cache nothing.
+                fs, path = url_to_fs(self.url, **{"use_listings_cache": False} if scheme in _ATOMIC else {})
             except ImportError as error:
                 raise RemoteError(
                     f"{self.url} needs a package that is not installed ({_first_line(error)}). Install it: "

@@ -106,6 +106,14 @@ def test_a_hub_that_cannot_be_reached_is_a_note_with_a_reason():
     assert "cannot be reached: " in fact.text
 
 
+def test_a_cluster_that_is_not_reached_is_a_note(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "ray://127.0.0.1:9")
+    fact = facts()["cluster"]
+    if "not installed" not in fact.text:
+        assert fact.verdict == "note"
+        assert "ray://127.0.0.1:9 (RAY_ADDRESS) is not reached" in fact.text
+
+
 def test_a_cache_that_cannot_be_made_is_a_problem(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "file" / "cache"))

@@ -71,6 +71,7 @@ def arguments(fitted, splits, tmp_path, monkeypatch) -> dict[str, list[str | Pat
         "push": [run, "user/shoes"],
         "models": ["tf_efficientnet_lite*", "--detailed"],
         "doctor": [],
+        "cluster": ["status"],
         "schema": ["predict"],
     }
 

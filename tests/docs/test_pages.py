@@ -23,6 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from saccade.cli import app
+from saccade.executor import local_cluster
 from saccade.fit.config_file import FitConfig
 from saccade.training.recipes.recipe import recipe_space
 
@@ -65,7 +66,12 @@ def run_commands(block: Block, example_org: str, servers: Servers) -> None:
         if line.startswith(NOT_OURS):
             continue
         program, *arguments = shlex.split(line, comments=True)
-        if line.startswith("saccade serve "):
+        if line.startswith("saccade cluster ") or "--executor ray" in line:
+            pytest.importorskip("ray", reason="the extra ray is not installed")
+            command = [sys.executable, "-m", "saccade", *arguments]  # Ray reads its settings once in a process
+            done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+        elif line.startswith("saccade serve "):
             servers.start(arguments)
         elif program == "curl":
             servers.curl(arguments)
@@ -104,6 +110,8 @@ class Servers:
             self.process.terminate()
             assert self.process.wait(60) == 0
             self.process = None
+        local_cluster.end_cluster()
+        shutil.rmtree(local_cluster.folder_of_user(), ignore_errors=True)
 
 
 @pytest.mark.slow

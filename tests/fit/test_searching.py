@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -19,7 +20,7 @@ from saccade.autosearch.search import AutoSearch
 from saccade.data.examples import read_labelled_examples
 from saccade.deadline import Deadline
 from saccade.errors import HyperparameterError, SpaceError, UnknownNameError
-from saccade.events import Event, NetworksScreened, RunPlanned, Warned
+from saccade.events import Event, NetworksScreened, RunPlanned, Warned, WorkerJoined
 from saccade.executor import InlineExecutor, ProcessExecutor, WorkerSlot, num_usable_cpus
 from saccade.fit import searching
 from saccade.fit.options import FitOptions
@@ -261,6 +262,23 @@ def test_without_time_the_speed_of_the_machine_is_not_measured(
     request = request_of()
     assert "log_speed" in describe_search(request, make_task(), Deadline(60))
     assert not {"log_speed", "forward_s"} & describe_search(request, make_task(), Deadline(0)).keys()
+
+
+def test_workers_on_other_machines_measure_their_own_speed(
+    request_of: Callable[..., FitRequest], make_task: Any, tmp_path: Path
+) -> None:
+    executor, budget = InlineExecutor(), SimpleNamespace(deadline=Deadline(60), reserve=SimpleNamespace(seconds=0.0))
+    executor.measures_speed = True  # `budget` has no part for a measurement here
+    request = request_of({"model": ag.Categorical("test_resnet", "test_vit")})
+    with EventLog(tmp_path / "events.jsonl") as log:
+        study = searching.make_study(request, tmp_path, make_task(), executor, cast(Any, budget), log, [])
+        search = study.searcher
+        assert isinstance(search, AutoSearch)
+        search.suggest()
+        before_s = search.costs.epoch_s([0])[0]
+        study._handle(WorkerJoined(1, "node", 0.01))
+        search.next_job(study)
+        assert search.costs.epoch_s([0])[0] == pytest.approx(100 * before_s)
 
 
 def test_the_search_knows_the_networks_whose_features_are_cached(

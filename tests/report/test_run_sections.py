@@ -14,17 +14,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade import ImagePredictor
-from saccade.events import DataChecked, DataReady, Event, JobDone, JobStarted, PhaseDone, RunPlanned, RunStarted
+from saccade.events import (
+    DataChecked,
+    DataReady,
+    EpochDone,
+    Event,
+    JobDone,
+    JobFailed,
+    JobStarted,
+    PhaseDone,
+    RunPlanned,
+    RunStarted,
+    WorkerJoined,
+    WorkerLost,
+)
 from saccade.report.record import RunRecord
 from saccade.report.report import Report
 from saccade.report.run_sections import (
     DATA_SECTIONS,
     TIME_SECTIONS,
     classes_plot,
+    nodes_frame,
     seconds_frame,
     sizes_frame,
     sizes_plot,
     timeline_frame,
+    timeline_plot,
 )
 from saccade.report.style import report_style
 from saccade.space import Real
@@ -116,6 +131,33 @@ def test_jobs_of_one_row_of_the_time_line_follow_one_another(toggled: list[int])
     assert (frame["outcome"] == "running").sum() == len(running)
     for _, jobs in frame.groupby("row"):
         assert (jobs["end_s"].to_numpy()[:-1] <= jobs["start_s"].to_numpy()[1:]).all()
+
+
+def test_nodes_of_a_cluster_have_rows_in_the_time_line_and_in_a_table() -> None:
+    record = record_of(
+        (0.0, RunStarted("run", None, None)),
+        (1.0, WorkerJoined(1, "node-10", 1.5)),
+        (1.0, WorkerJoined(2, "node-2")),
+        (1.0, WorkerJoined(3, "node-2")),
+        (1.0, JobStarted(0, None, "node-2")),
+        (1.0, JobStarted(1, None, "node-2")),
+        (1.0, JobStarted(2, None, "node-10")),
+        (4.0, EpochDone(2, 1, 0.5, 3.0, node="node-10")),
+        (5.0, WorkerLost(2, "node-2")),
+        (5.0, JobFailed(1, "lost", is_worker_lost=True)),
+        (6.0, JobStarted(1, None, "node-2")),
+    )
+    frame = timeline_frame(record)
+    assert frame is not None
+    assert sorted(frame["row"]) == ["node-10 1", "node-2 1", "node-2 2", "node-2 2"]
+    timeline_plot(frame)
+    nodes = nodes_frame(record)
+    assert nodes is not None
+    assert nodes.fillna(0).to_dict("records") == [
+        {"node": "node-2", "workers": 2, "lost": 1, "speed": 0, "jobs": 3, "epochs": 0, "epochs_s": 0.0},
+        {"node": "node-10", "workers": 1, "lost": 0, "speed": 1.5, "jobs": 1, "epochs": 1, "epochs_s": 3.0},
+    ]
+    assert nodes_frame(record_of((0.0, RunStarted("run", None, None)), (1.0, JobStarted(0)))) is None
 
 
 @pytest.mark.parametrize("num_classes", [2, 30, 31, 1000])

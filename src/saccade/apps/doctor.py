@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from rich.filesize import decimal
 from saccade._version import __version__
 from saccade.errors import SaccadeError, count_of
 from saccade.executor import num_usable_cpus
+from saccade.executor.local_cluster import running_cluster
 from saccade.fit.run_folder import RUNS_FOLDER
 from saccade.models.catalogue import resolve_name
 from saccade.models.embedded import embedded_networks, package_faults
@@ -65,6 +67,7 @@ def examine() -> Iterator[Fact]:
     yield _weights()
     yield _hub()
     yield _image_formats()
+    yield _cluster()
     if extras := _extras():
         yield extras
 
@@ -236,6 +239,27 @@ def _image_formats() -> Fact:
     if not lacking:
         return Fact("images", text)
     return Fact("images", text, "note", f"for {', '.join(lacking)}, install another build of Pillow")
+
+
+def _cluster() -> Fact:
+    """Tell whether Ray is installed, and which cluster ``fit --executor ray`` would use."""
+    try:
+        version = metadata.version("ray")
+    except metadata.PackageNotFoundError:
+        return Fact("cluster", "Ray is not installed", advice="for fit --executor ray: pip install 'saccade[ray]'")
+    if address := os.environ.get("RAY_ADDRESS", ""):
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host, int(port)), PROBE_TIMEOUT_S).close()
+        except (OSError, ValueError) as error:
+            text = f"Ray {version}; the cluster at {address} (RAY_ADDRESS) is not reached: {error}"
+            return Fact("cluster", text, "note", "start it, or unset RAY_ADDRESS")
+        return Fact("cluster", f"Ray {version}; the cluster at {address} (RAY_ADDRESS) can be reached")
+    if (local := running_cluster()) is not None:
+        return Fact(
+            "cluster", f"Ray {version}; {count_of(len(local.nodes), 'node')} on this machine at {local.address}"
+        )
+    return Fact("cluster", f"Ray {version}; no cluster of saccade cluster up runs, and RAY_ADDRESS is not set")
 
 
 def _extras() -> Fact | None:

@@ -38,8 +38,8 @@ PASSES, PASSES_OF_PRETRAINED = 3.5, 2.3
 
 SPEED_WEIGHT = 0.25  # weight of the measured speed of the machine, in observations, where networks were timed as well
 FASTEST = 3.0  # how many times as fast as `forward_s` a network may be in predictions: folded, in the fastest numerics
-# Parts of the time that are spent on reconsidering running trials: before their targets, and at most at all. One
-# process reconsiders for all workers.
+# Parts of the time that are spent on reconsidering running trials: before their targets, and, with several workers, at
+# most at all. One process reconsiders for all of them.
 RECONSIDERING_PART, MAX_RECONSIDERING_PART = 0.01, 0.2
 
 
@@ -417,7 +417,8 @@ class AutoSearch(Searcher, Scheduler):
         if self.limits:
             self.loads[item.network] = load(report.metrics, self.limits)
         share_s = item.unconsidered_s / max(state.num_workers, 1)
-        is_due = report.epoch >= item.target and share_s * MAX_RECONSIDERING_PART >= self._reconsidering_s
+        is_affordable = state.num_workers <= 1 or share_s * MAX_RECONSIDERING_PART >= self._reconsidering_s
+        is_due = report.epoch >= item.target and is_affordable
         is_cheap = share_s * RECONSIDERING_PART >= self._reconsidering_s
         # Epoch 0 is not a horizon: starting a training whose probe is known changes no forecast.
         if report.is_last or report.checkpoint is None or not (is_due or (is_cheap and report.epoch in HORIZONS)):

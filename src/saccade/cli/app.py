@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data, schema
 from saccade.cli.check import check
+from saccade.cli.cluster import cluster
 from saccade.cli.export import card, export, push
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.output import Write, is_asked, json_lines, with_json
@@ -126,6 +127,7 @@ _COMMANDS: dict[str, Callable[..., Any]] = {
     "push": push,
     "models": models,
     "doctor": doctor,
+    "cluster": cluster,
     "schema": schema,
 }
 PROTOCOLS = {"mcp"}  # commands whose standard output is a protocol, so that they have no --json

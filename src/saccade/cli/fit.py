@@ -50,6 +50,8 @@ def fit(
     from saccade.data.sources.sources import local_file
     from saccade.fit.config_file import FitConfig
     from saccade.fit.values import parse_hyperparameters
+    from saccade.remote import is_remote
+    from saccade.study.url_folder import fetched
 
     given = {
         name: ",".join(value) if isinstance(value, list) else value  # of an option that may be repeated
@@ -60,7 +62,8 @@ def fit(
         given["hyperparameters"] = hyperparameters
     asked = FitConfig.of(given, label=flag_of)
     if config is not None:
-        asked = asked.over(FitConfig.read(local_file(config)))
+        is_folder = is_remote(config) and not config.endswith(".toml")
+        asked = asked.over(FitConfig.read(fetched(config) if is_folder else local_file(config)))
     if asked.data is None:
         raise DataError(
             "No images were given. Pass a folder, an archive, a CSV file or a URL, as in saccade fit pets.zip, or a "
@@ -77,6 +80,7 @@ def _fit(asked: FitConfig, data: str) -> Any:
     from saccade.fit.run_folder import SOURCE
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
+    from saccade.study.url_folder import send_changes
     from saccade.training.trial.ranks import launched_ranks
 
     if (ranks := launched_ranks()) is not None and ranks.rank > 0:  # rank 0 reads the images and prints
@@ -94,13 +98,15 @@ def _fit(asked: FitConfig, data: str) -> Any:
     splits.train.attrs[SOURCE] = asked.with_absolute_paths(Path.cwd()).data
     options = {name: value for name, value in asked.given.items() if name in FitOptions.model_fields}
     predictor.fit(splits.train, splits.val, **options)
-    asked.with_absolute_paths(Path.cwd()).write(Path(predictor.path) / FIT_TOML)
+    folder = predictor.pipeline.saved.folder.parent
+    asked.with_absolute_paths(Path.cwd()).write(folder / FIT_TOML)
+    send_changes(folder)
     if asked.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
     test = None if splits.test is None else predictor.evaluate(splits.test)
     for name, score in (test or {}).items():
         typer.echo(f"test {name} {score:.4f}")
-    print_places(predictor.path, has_report=asked.report is not False)
+    print_places(predictor, has_report=asked.report is not False)
     return FitResult.of(predictor, test)
 
 

@@ -284,7 +284,7 @@ class Tools:
 
     def leaderboard(self, run: RunPath) -> LeaderboardResult:
         """Return the trials of a run, the best first, and the result."""
-        return runs.leaderboard(self.root.run(run))  # type: ignore[no-any-return]
+        return runs.leaderboard(str(self.root.run(run)))  # type: ignore[no-any-return]
 
     def evaluate(
         self,
@@ -299,7 +299,7 @@ class Tools:
         """Return metrics on labelled images; of a folder with train and test, those in test."""
         asked = ",".join(metrics) if metrics else None
         path = str(self.root.data(data, image_column))
-        return runs.evaluate(self.root.run(run), path, asked, label, image_column)  # type: ignore[no-any-return]
+        return runs.evaluate(str(self.root.run(run)), path, asked, label, image_column)  # type: ignore[no-any-return]
 
     def predict(
         self,
@@ -311,7 +311,7 @@ class Tools:
     ) -> PredictResult:
         """Return the label of each image, and its probability."""
         table = None if csv is None else self.root.path(csv)
-        found: PredictResult = predicting.predict(self.root.run(run), self.root.images(images), table)()
+        found: PredictResult = predicting.predict(str(self.root.run(run)), self.root.images(images), table)()
         found.images = found.images[:max_images]
         for image in found.images:
             ranked = sorted((image.probabilities or {}).items(), key=lambda item: -(item[1] or 0.0))
@@ -326,7 +326,7 @@ class Tools:
         num_images: Annotated[int, Field(gt=0, le=12, description="Of more, those with the lowest confidence.")] = 4,
     ) -> Annotated[CallToolResult, ExplainResult]:
         """Return a picture that explains predictions: a saliency map, and the most similar training images."""
-        path, files = self.root.run(run, with_images=True), self.root.images(images)
+        path, files = str(self.root.run(run, with_images=True)), self.root.images(images)
         with tempfile.TemporaryDirectory() as folder:
             figure = Path(folder, "why.png")
             found: ExplainResult = predicting.explain(path, files, figure, k, num_images)

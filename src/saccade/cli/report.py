@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from saccade.cli.words import Encoding, ImageColumn, ImageRoot, LabelSep, Run, check_output, printable
+from saccade.study.url_folder import with_urls
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -29,14 +30,15 @@ def report(
     from saccade.report.report import Report  # slow to import, as torch is
 
     made = Report.read(run)
-    file = made.save(out)
+    file = with_urls(str(made.save(out)))
     typer.echo(f"report {file}")
     return ReportResult.make(file=file, sections=list(made.frames))
 
 
 def compare(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders, or folders of saved predictors; two or more.")
+        list[str],
+        typer.Argument(metavar="RUN...", help="Two or more run folders, folders of saved predictors, or their URLs."),
     ],
     data: Annotated[
         str | None,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, create_model, model_val
 
 from saccade.cli.output import json_value
 from saccade.events import Event, Progressed
+from saccade.study.url_folder import with_urls
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -121,10 +122,10 @@ class PredictorResult(Result):
     """Throughput on this machine, decoding excluded."""
 
 
-def of_predictor(saved: SavedPredictor, folder: Path | None = None) -> dict[str, Any]:
+def of_predictor(saved: SavedPredictor, folder: Path | str | None = None) -> dict[str, Any]:
     """Return the fields of a `PredictorResult`."""
     return {
-        "predictor": folder or saved.folder,
+        "predictor": with_urls(str(folder or saved.folder)),
         "result": saved.result,
         "problem_type": saved.problem.type,
         "classes": saved.names_of_classes,
@@ -157,7 +158,8 @@ class FitResult(PredictorResult):
         from saccade.fit.run_folder import REPORT
         from saccade.inference.saved import INTERRUPTED  # slow to import, as torch is
 
-        saved, report = predictor.pipeline.saved, Path(predictor.path) / REPORT
+        saved = predictor.pipeline.saved
+        report = saved.folder.parent / REPORT
         return cls.make(
             **of_predictor(saved),
             run=predictor.path,
@@ -165,7 +167,7 @@ class FitResult(PredictorResult):
             best_trial=saved.summary.get("best_trial"),
             seconds=saved.summary.get("seconds", {}),
             trials=trial_lines(saved.trials, saved.trial_weights),
-            report=str(report) if report.is_file() else None,
+            report=with_urls(str(report)) if report.is_file() else None,
             test=test,
         )
 
@@ -441,6 +443,32 @@ class DoctorResult(Result):
         return int(any(fact.verdict == "problem" for fact in self.facts))
 
 
+class ClusterNode(Line):
+    """A node of a Ray cluster."""
+
+    name: str
+    is_alive: bool
+    resources: dict[str, float]
+    """CPU, GPU and others that it has for trials; memory in bytes."""
+    pid: int | None = None
+    """Its main process, if the cluster is that of saccade cluster up."""
+
+
+class ClusterResult(Result):
+    """A Ray cluster; after `down`, what has ended."""
+
+    is_running: bool
+    address: str | None
+    """For fit --address; null if no cluster runs."""
+    nodes: list[ClusterNode]
+    free: dict[str, float]
+    """What no trial or other job uses now."""
+    workers: list[str]
+    """Names of the workers of fits and searches that run on it."""
+    logs: str | None
+    """The folder of the log files."""
+
+
 class Network(Line):
     """A network that can be searched; with --detailed also its default weights."""
 
@@ -505,6 +533,7 @@ RESULTS: dict[str, type[Result]] = {
     "push": PushResult,
     "models": ModelsResult,
     "doctor": DoctorResult,
+    "cluster": ClusterResult,
     "schema": SchemaResult,
 }
 """The model of each command's result."""

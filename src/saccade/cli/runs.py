@@ -14,16 +14,15 @@ from saccade.cli.output import emit_event
 from saccade.cli.words import Encoding, ImageColumn, ImageRoot, LabelSep, Run, print_places
 from saccade.errors import DataError
 from saccade.study.event_log import EventLog
-from saccade.study.run_folder import EVENTS, NEW, is_vacant, lock_owner
+from saccade.study.run_folder import EVENTS, NEW, is_vacant
+from saccade.study.url_folder import WatchedFolder, fetched, with_urls
 
 if TYPE_CHECKING:
     from saccade.study.display.progress import ProgressDisplay
 
-POLL_S = 0.5
-
 
 def resume(
-    run: Annotated[Path, typer.Argument(help="The run folder.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="The run folder, or its URL.")],
     time_limit: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Time for the whole run, earlier sessions included.  [default: unchanged]"),
@@ -35,6 +34,12 @@ def resume(
     finish: Annotated[
         bool, typer.Option("--finish", help="Train nothing more: make the predictor of the trials that the run has.")
     ] = False,
+    executor: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Where trials run, as in fit.  [default: unchanged]")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Another Ray cluster, as in fit.  [default: unchanged]")
+    ] = None,
 ) -> Any:
     """Resume an interrupted run.
 
@@ -49,15 +54,15 @@ def resume(
     from saccade.predictor import ImagePredictor
     from saccade.report.tables import output_console, print_trials
 
-    predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish)
+    predictor = ImagePredictor.resume(run, limit, verbosity, finish=finish, executor=executor, address=address)
     if predictor.verbosity > 0:
         print_trials(output_console(), predictor.leaderboard(), predictor.fit_summary())
-    print_places(predictor.path)
+    print_places(predictor)
     return FitResult.of(predictor)
 
 
 def leaderboard(
-    run: Annotated[Path, typer.Argument(help="A run folder, or a saved predictor's.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, or a saved predictor's, or its URL.")],
 ) -> Any:
     """Show the trials of a run, the best first, and where its time went."""
     from saccade.cli.results import LeaderboardResult, trial_lines
@@ -67,8 +72,9 @@ def leaderboard(
     from saccade.selection.summary import leaderboard as as_table
     from saccade.selection.summary import trial_rows
 
-    if is_run(run) and not has_predictor(run):
-        rows, advice = trial_rows(read_trials(run)), how_to_finish(run)
+    folder = fetched(run)
+    if is_run(folder) and not has_predictor(folder):
+        rows, advice = trial_rows(read_trials(folder)), with_urls(how_to_finish(folder))
         if rows:
             print_trials(output_console(), as_table(rows, {}))
         typer.echo(advice)
@@ -90,8 +96,10 @@ def leaderboard(
 
 
 def choose(
-    run: Annotated[Path, typer.Argument(help="The run folder of a search with several --objectives.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictor.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The run folder, or its URL, of a search with several --objectives.")
+    ],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder for the predictor, or its URL.")],
     min_images_per_s: Annotated[
         float | None,
         typer.Option(metavar="N", help="Minimum throughput in images per second, as measured by the search."),
@@ -168,7 +176,9 @@ def evaluate(
 
 
 def watch(
-    run: Annotated[Path, typer.Argument(help="The folder of a run of fit or tune, which may not exist yet.")],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="The folder or URL of a run of fit or tune, which may not exist yet.")
+    ],
     verbosity: Annotated[
         int, typer.Option(metavar="0-3", min=0, max=3, help="1 result, 2 trials and a live display, 3 epochs.")
     ] = 2,
@@ -181,18 +191,19 @@ def watch(
     from saccade.study.display.progress import ProgressDisplay, make_console
     from saccade.study.display.state import RunState
 
+    watched = WatchedFolder(run)
     state = RunState(clock=time.time)
     console = make_console(stderr=False)
     display = ProgressDisplay(verbosity, "", console, state, pid=None)
     is_ended = is_news = False
     with contextlib.suppress(KeyboardInterrupt):
         with display:
-            is_news = _follow(run, display)
+            is_news = _follow(watched, display)
         is_ended = True
     if is_ended and not (is_news and state.is_finished):
         display.print_end()
     if is_ended and not state.is_finished:
-        raise DataError(_how_it_ended(run))
+        raise DataError(with_urls(_how_it_ended(watched.folder)))
     best = state.record.best_trial
     return WatchResult.make(
         run=run,
@@ -203,11 +214,13 @@ def watch(
     )
 
 
-def _follow(run: Path, display: ProgressDisplay) -> bool:
+def _follow(watched: WatchedFolder, display: ProgressDisplay) -> bool:
     """Show the events of a run as they come, until no process works on it; return whether any came after the first."""
     log: EventLog | None = None
     num_reads, is_waiting, is_over, last_s = 0, False, False, 0.0
+    run = watched.folder
     while True:
+        watched.refresh()
         path = next((each / EVENTS for each in (run / NEW, run) if (each / EVENTS).is_file()), None)
         if path is not None and (log is None or log.path != path):
             log = EventLog(path, as_text=True)
@@ -224,10 +237,10 @@ def _follow(run: Path, display: ProgressDisplay) -> bool:
         if is_over:  # and its last events were read
             display.state.clock = functools.partial(float, last_s)
             return num_reads > 1 or is_waiting
-        owner = lock_owner(run)
+        owner = watched.owner()
         if owner is None and log is None and is_vacant(run):
             if not is_waiting:
-                display.note(f"{run} does not contain a run yet; waiting for it (Ctrl-C ends watching)")
+                display.note(with_urls(f"{run} does not contain a run yet; waiting for it (Ctrl-C ends watching)"))
             is_waiting = True
         elif owner is None:
             if log is None:
@@ -235,7 +248,7 @@ def _follow(run: Path, display: ProgressDisplay) -> bool:
             is_over = True
             continue
         display.pid = owner or None
-        time.sleep(POLL_S)
+        time.sleep(watched.pause_s)
 
 
 def _metric(run: Path) -> str:
@@ -250,7 +263,9 @@ def _check_is_run(run: Path) -> None:
     from saccade.tuning.folder import ABOUT
 
     if not (run / ABOUT).is_file() and not is_run(run):
-        raise DataError(f"{run} is not a run folder. Pass the folder of a run of saccade fit or saccade.tune")
+        raise DataError(
+            with_urls(f"{run} is not a run folder. Pass the folder of a run of saccade fit or saccade.tune")
+        )
 
 
 def _how_it_ended(run: Path) -> str:

@@ -12,10 +12,13 @@ import typer
 from saccade.cli.output import emit
 from saccade.errors import DataError
 from saccade.serve.settings import ServerSettings
+from saccade.study.url_folder import fetched
 
 Model = Annotated[
-    Path,
-    typer.Argument(metavar="RUN|FILE.onnx", help="A run folder, the folder of a saved predictor, or an exported file."),
+    str,
+    typer.Argument(
+        metavar="RUN|FILE.onnx", help="A run folder, the folder of a saved predictor, or an exported file; or its URL."
+    ),
 ]
 
 
@@ -64,7 +67,10 @@ def mcp(
 
 def dashboard(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run folders of fit or tune, or folders of saved predictors.")
+        list[str],
+        typer.Argument(
+            metavar="RUN...", help="Run folders of fit or tune, or folders of saved predictors, or their URLs."
+        ),
     ],
     host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
@@ -82,7 +88,8 @@ def dashboard(
     def on_start(url: str) -> None:
         emit(Serving.make(name="dashboard", url=url).model_dump())
 
-    return ServeResult.make(url=run_dashboard(runs, host, port, opens_browser=not no_browser, on_start=on_start))
+    folders = [fetched(run) for run in runs]
+    return ServeResult.make(url=run_dashboard(folders, host, port, opens_browser=not no_browser, on_start=on_start))
 
 
 def _options() -> list[inspect.Parameter]:

@@ -13,11 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saccade.errors import DataError, UnknownArgumentError, near_names, suggestion
+from saccade.study.url_folder import with_urls
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Run = Annotated[Path, typer.Argument(help="A run folder, or the folder of a saved predictor.")]
+    from saccade.predictor import ImagePredictor
+
+Run = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run folder, or the folder of a saved predictor, or the URL of one.")
+]
 Images = Annotated[
     list[str],
     typer.Argument(
@@ -136,15 +141,15 @@ def check_output(path: Path | None) -> None:
         raise DataError(f"{path} cannot be written; check the permissions, or pass another path")
 
 
-def print_places(run: str, *, has_report: bool = True) -> None:
-    """Print where the run is, and its report or how to write it."""
+def print_places(predictor: ImagePredictor, *, has_report: bool = True) -> None:
+    """Print where the run of a predictor is, and its report or how to write it."""
     from saccade.fit.run_folder import REPORT
 
-    typer.echo(f"run {run}")
-    if (file := Path(run) / REPORT).is_file():
-        typer.echo(f"report {file}")
+    typer.echo(f"run {predictor.path}")
+    if (file := predictor.pipeline.saved.folder.parent / REPORT).is_file():
+        typer.echo(f"report {with_urls(str(file))}")
     elif has_report:
-        typer.echo(f"no report was written; write it: saccade report {run}")
+        typer.echo(f"no report was written; write it: saccade report {predictor.path}")
 
 
 def printable(text: str) -> str:

@@ -68,6 +68,11 @@ class Executor(ABC):
         """Number of jobs that may be submitted now."""
 
     @property
+    def next_node(self) -> str:
+        """Name of the cluster's node that the next job is sent to; "" on this machine."""
+        return ""
+
+    @property
     def num_ready(self) -> int:
         """Workers that can begin a job at once; by default all."""
         return self.num_workers

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import socket
+import sys
 import threading
 import time
 import uuid
@@ -23,6 +24,7 @@ from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
+from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, name_of, running_cluster
 from saccade.executor.process import STALL_S
 from saccade.executor.ray_files import FilesRequest, SharedFiles, dumps
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
@@ -41,6 +43,9 @@ CLEAN_UP_S = 5.0
 
 CONNECT_S = 10.0
 """Longest wait for the first answer of a cluster's address."""
+
+INLINE_BYTES = 50_000
+"""Larger trainables are put into Ray's object store, from which each node fetches them once."""
 
 NO_PLACE_S = 60.0
 """Longest wait for a node that can hold a worker, if the cluster has none; autoscalers may bring one."""
@@ -111,13 +116,14 @@ class RayExecutor(Executor):
         self._starting: list[_Worker] = []
         self._unusable: list[_Worker] = []  # whose nodes cannot get the files of the jobs
         self._events: deque[Event] = deque()  # to be passed to the handler
-        self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and the reference to its pickle
+        self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and its pickle or the reference to that
         self._tokens: dict[Path, Path] = {}  # by folder: a file by which workers know that they see it
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
         self._ticked_s = self._grow_at_s = -math.inf
-        self._connect()
-        self._grow()
+        with self._closing_on_error():
+            self._connect()
+            self._grow()
 
     @property
     def num_workers(self) -> int:
@@ -134,7 +140,8 @@ class RayExecutor(Executor):
         if self._ray is None:
             return "on a Ray cluster"
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        return f"on {count_of(len(nodes), 'Ray node')} with {_resources_text(self._ray.cluster_resources())}"
+        has, asked = _resources_text(self._ray.cluster_resources()), _resources_text(self._needs)
+        return f"on {count_of(len(nodes), 'Ray node')} with {has}, {asked} per trial"
 
     def wait_for_start(self, timeout_s: float | None = None) -> bool:
         """Wait until all workers that were requested have started; return False at the timeout in seconds."""
@@ -146,17 +153,28 @@ class RayExecutor(Executor):
             self._work(min(TICK_S, max(0.0, end_s - time.monotonic())))
         return True
 
+    @property
+    def next_node(self) -> str:
+        """Name of the node of the worker that is sent the next job."""
+        worker = self._next_worker()
+        return "" if worker is None else worker.node
+
+    def _next_worker(self) -> _Worker | None:
+        free = (worker for worker in self._workers if worker.job is None)
+        return max(free, key=lambda worker: worker.speed or 0.0, default=None)
+
     def submit(self, job: Job) -> None:
         """Send the job to a free worker. A job that cannot be pickled fails."""
-        free = [worker for worker in self._workers if worker.job is None]
-        assert free, "every worker has a job; see num_free"
-        worker = max(free, key=lambda each: each.speed or 0.0)
+        worker = self._next_worker()
+        assert worker is not None, "every worker has a job; see num_free"
         assert self.trainable is not None, "set the executor's trainable before the first job"
         worker.job, worker.number = job, worker.number + 1
         with self._closing_on_error():
             try:
                 if self._sent is None or self._sent[0] is not self.trainable:
-                    self._sent = self.trainable, self._ray.put(dumps(self.trainable))
+                    pickled = dumps(self.trainable)
+                    # A small one is a part of the message, and needs no node that has a copy of it.
+                    self._sent = self.trainable, pickled if len(pickled) <= INLINE_BYTES else self._ray.put(pickled)
                 job, files = self.trainable.portable(job)
                 pickled = dumps(replace(job, files=self._files_for(job)))
                 request = Request(job.trial, pickled, None, 0.0, self._shared.keys(files))
@@ -293,7 +311,7 @@ class RayExecutor(Executor):
                 message = replace(message, node=worker.node)
             step, number = worker.step, worker.number
             decision = handle(message)
-            if worker.step is step and worker.number == number:  # the handler may have cancelled the job
+            if worker.step == step and worker.number == number:  # the handler may have cancelled the job
                 worker.answer(decision)
 
     def _tick(self) -> None:
@@ -355,10 +373,8 @@ class RayExecutor(Executor):
             text += ". Waiting for a node that an autoscaler may add"
         else:
             self._no_place_since_s = math.inf
-            if now_s - self._starting[0].since_s >= START_S:
-                text = (
-                    f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
-                )
+            if self._starting and now_s - self._starting[0].since_s >= START_S:
+                text = f"Waiting for {asked} on the Ray cluster: its {has} are in use, or a node is slow to start"
         if text and not self._has_warned:
             self._has_warned = True
             self._events.append(Warned(text))
@@ -372,8 +388,9 @@ class RayExecutor(Executor):
             self._cannot_start(f"{hello.host} has Saccade {hello.versions['Saccade']}, and this process {__version__}")
             self._kill(worker)
             return
-        hosts = Counter(node["NodeManagerHostname"] for node in self._ray.nodes() if node["Alive"])
-        worker.node = hello.host if hosts[hello.host] <= 1 else f"{hello.host}-{hello.node_id[:4]}"
+        names = {node["NodeID"]: name_of(node) for node in self._ray.nodes() if node["Alive"]}
+        name = names.get(hello.node_id, hello.host)
+        worker.node = name if Counter(names.values())[name] <= 1 else f"{name}-{hello.node_id[:4]}"
         worker.speed = hello.speed
         self._workers.append(worker)
         self._events.append(WorkerJoined(len(self._workers), worker.node, hello.speed))
@@ -452,6 +469,8 @@ _num_connected = 0  # executors of this process that use a connection made here
 def _connect(address: str | None) -> Any:
     """Return the module ray, connected to the cluster; a Ray that the user has initialised is used as it is."""
     global _num_connected
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read when Ray is imported
+    given = _prepare(address or os.environ.get("RAY_ADDRESS"))
     try:
         import ray
     except ImportError:
@@ -467,7 +486,6 @@ def _connect(address: str | None) -> Any:
             if _num_connected:
                 _num_connected += 1
             return ray
-        given = address or os.environ.get("RAY_ADDRESS")
         if given not in (None, "auto", "local"):
             _check_reachable(given)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -483,11 +501,62 @@ def _connect(address: str | None) -> Any:
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
                 if given is None:
-                    raise ClusterError(f"Ray could not be started: {_first_line(error)}") from None
+                    raise ClusterError(f"Ray could not be started: {_one_line(error)}") from None
                 advice = "If the cluster has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
-                raise ClusterError(f"The Ray cluster at {given} refuses: {_first_line(error)}. {advice}") from None
+                raise ClusterError(f"The Ray cluster at {given} refuses: {_one_line(error)}. {advice}") from None
         _num_connected = 1
         return ray
+
+
+def _prepare(given: str | None) -> str | None:
+    """Return the address, which is that of `saccade cluster up` if it runs; set what Ray reads when it is imported."""
+    os.environ.setdefault(NODES_ON_LOOPBACK, "0")  # a Ray that is started here listens on 127.0.0.1 alone
+    local = running_cluster()
+    if local is None or given not in (None, "auto", local.address):
+        return given
+    if not _can_connect(local, is_asked=given is not None):
+        return given
+    os.environ.update(local.environment())
+    return local.address
+
+
+def _can_connect(local: LocalCluster, *, is_asked: bool) -> bool:
+    """Return whether Ray has the settings of the cluster, or is not imported; an error if it `is_asked` for."""
+    ray = sys.modules.get("ray")
+    missing = {name: text for name, text in local.environment().items() if os.environ.get(name) != text}
+    if ray is None or not missing or (is_asked and ray.is_initialized()):
+        return True
+    if not is_asked:
+        return False
+    settings = " ".join(f"{name}={text}" for name, text in missing.items())
+    raise ClusterError(
+        "Ray was imported before, with other settings than those of the cluster of saccade cluster up. Connect in a "
+        f"new process, or set these variables before Ray is imported: {settings}"
+    )
+
+
+def _check_token(address: str) -> None:
+    """Raise an error at once if the cluster refuses our token; Ray tries for long, and prints each attempt."""
+    try:
+        import grpc
+    except ImportError:
+        return
+    metadata = []
+    if is_on := os.environ.get("RAY_AUTH_MODE") == "token":
+        file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+        token = os.environ.get("RAY_AUTH_TOKEN") or (file.read_text(encoding="utf-8").strip() if file.is_file() else "")
+        metadata = [("authorization", f"Bearer {token}")]
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            ask = channel.unary_unary("/ray.rpc.NodeInfoGcsService/GetClusterId")
+            ask(b"", timeout=CONNECT_S, metadata=metadata)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                name = "RAY_AUTH_TOKEN, or the file RAY_AUTH_TOKEN_PATH,"
+                how = f"Check that {name} has it" if is_on else f"Set RAY_AUTH_MODE=token, and {name} to it"
+                raise ClusterError(
+                    f"The Ray cluster at {address} answers only those who have its token. {how}."
+                ) from None
 
 
 def _disconnect() -> None:
@@ -512,6 +581,8 @@ def _check_reachable(address: str) -> None:
             f"No Ray cluster answers at {address}: {error.strerror or error}. Check the address, and that the cluster "
             "runs: ray start --head"
         ) from None
+    if not address.startswith("ray://"):
+        _check_token(address)
 
 
 def _same(address: str, other: str) -> bool:
@@ -527,7 +598,12 @@ def _actor_class(ray: Any) -> Any:
 
     for name in ("beat", "end_job", "remove_copies"):  # while `step` waits for a message
         ray.method(concurrency_group="control")(getattr(RayWorker, name))
-    return ray.remote(concurrency_groups={"control": 2})(RayWorker)
+    # Out of order: a heartbeat does not wait for the arguments of a step, which may be on their way for long.
+    return ray.remote(concurrency_groups={"control": 2}, allow_out_of_order_execution=True)(RayWorker)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".:") or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:

@@ -84,6 +84,7 @@ from saccade.study.run_folder import environment
 from saccade.study.study import Study
 from saccade.study.trackers import connected
 from saccade.study.trial import Trial
+from saccade.study.url_folder import check_url, with_urls_in
 from saccade.tasks.matching import match_classes, widened
 from saccade.tasks.metrics import make_metric
 from saccade.tasks.problem import Problem
@@ -135,9 +136,10 @@ def run_fit(
             earlier.record_changes(request)
         root = root_of(folder)
         log = EventLog(folder / EVENTS, request.space)
-        listeners: list[Listener] = [display, *trackers]
+        listeners: list[Listener] = [display, *trackers, partial(check_url, root)]
 
         def notify(event: Event) -> None:
+            event = with_urls_in(event)
             log(event)
             for listener in listeners:
                 listener(event)

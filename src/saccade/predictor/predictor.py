@@ -56,7 +56,7 @@ from saccade.inference.evaluation import TABLES, evaluation
 from saccade.inference.feature_bank import FALSE_ALARM_RATE, FeatureBank
 from saccade.inference.pipeline import InferencePipeline, Predictions
 from saccade.inference.postprocessing import AbstentionRule
-from saccade.inference.saved import SavedPredictor
+from saccade.inference.saved import DESCRIPTION, SavedPredictor
 from saccade.insight.embeddings import (
     EmbeddedImages,
     complete_features,
@@ -72,7 +72,7 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.ranking import models_table
 from saccade.numerics.device import choose_device
-from saccade.remote import is_url
+from saccade.remote import is_url, place_of
 from saccade.report.model_card import ModelCard, make_card
 from saccade.report.record import RunRecord
 from saccade.report.report import AutomaticReport, Report
@@ -80,6 +80,7 @@ from saccade.searcher.base import Searcher
 from saccade.selection.more_classes import add_classes
 from saccade.selection.summary import leaderboard
 from saccade.study.objectives import speed_limits
+from saccade.study.url_folder import fetched, send_changes, urls_in_errors, with_urls, working_folder
 from saccade.tasks.metrics import EvalMetric, make_metric
 from saccade.training.recipes.default_space import default_space
 from saccade.training.recipes.recipe import canonical, recipe_space
@@ -89,7 +90,7 @@ if TYPE_CHECKING:
 
 
 @suggests_names(places_of_arguments)
-@runs_in(preserved_global_state, explained_file_errors)
+@runs_in(preserved_global_state, urls_in_errors, explained_file_errors)
 class ImagePredictor(metaclass=SuggestingClass):
     """Finds the best image classifier within a time limit, and predicts with it.
 
@@ -107,7 +108,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         `saccade.tasks.metrics.make_metric`. None is ``accuracy``; ``f1_micro`` for multilabel problems, ``rmse`` for
         regression.
     path : str, Path or None
-        The run folder; None makes a new one in ``saccade_runs``.
+        The run folder, or its URL, such as ``s3://bucket/run``; None makes a new one in ``saccade_runs``. A run at a
+        URL works in a local copy in the cache, and sends its changes every few seconds.
     verbosity : int
         0 is silent; 1 shows warnings and the result; 2 shows trials; 3 shows every epoch.
     sample_weight : str or None
@@ -140,7 +142,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         self.sample_weight = sample_weight
         self._given_path = path
         # The working directory may change later.
-        self._path = self._fit_path = None if path is None else _absolute(path)
+        self._fit_path = None if path is None else place_of(path)
+        self._path = self._fit_path
         self._pipeline: InferencePipeline | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002  scikit-learn's signature
@@ -190,8 +193,8 @@ class ImagePredictor(metaclass=SuggestingClass):
 
     @property
     def path(self) -> str:
-        """The run folder, as an absolute path; for a predictor that was loaded, the folder it was loaded from."""
-        return "" if self._path is None else str(self._path)
+        """The run folder, as an absolute path or a URL; of a loaded predictor, the folder it was loaded from."""
+        return "" if self._path is None else with_urls(str(self._path))
 
     @staticmethod
     def list_models(
@@ -256,9 +259,14 @@ class ImagePredictor(metaclass=SuggestingClass):
             If every trial failed; the message has the reasons.
         """
         start_s = call_start_s()
-        with self._locked_run() if kwargs.get("resume") else contextlib.nullcontext() as earlier:
+        if kwargs.get("resume") and self._fit_path is None:
+            raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
+        with (
+            working_folder(self._fit_path) as folder,
+            locked_run(folder) if kwargs.get("resume") else contextlib.nullcontext() as earlier,
+        ):
             named = {"time_limit": time_limit, "presets": presets, "hyperparameters": hyperparameters}
-            return self._fit(train_data, tuning_data, {**named, **kwargs}, start_s, earlier)
+            return self._fit(train_data, tuning_data, {**named, **kwargs}, start_s, folder, earlier)
 
     def _fit(
         self,
@@ -266,6 +274,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         tuning_data: pd.DataFrame | str | Path | None,
         kwargs: dict[str, Any],
         start_s: float,
+        folder: Path | None,
         earlier: EarlierRun | None,
     ) -> ImagePredictor:
         if earlier is not None and kwargs.get("random_state", 0) is None:
@@ -298,7 +307,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         train = with_times(train, settings.time, train_data, "train_data")
         is_named = bool(start) or "model" in {**canonical(preset.hyperparameters), **hyperparameters}
         request = FitRequest(
-            path=self._fit_path,
+            path=folder,
             label=label,
             problem_type=self.problem_type,
             eval_metric=self.eval_metric,
@@ -336,6 +345,8 @@ class ImagePredictor(metaclass=SuggestingClass):
         verbosity: int | None = None,
         *,
         finish: bool = False,
+        executor: str | None = None,
+        address: str | None = None,
     ) -> ImagePredictor:
         """Resume an interrupted run from its folder alone, and return its predictor.
 
@@ -346,39 +357,40 @@ class ImagePredictor(metaclass=SuggestingClass):
         Parameters
         ----------
         path : str or Path
-            The run folder.
+            The run folder, or its URL.
         time_limit : float, "auto" or None
             Seconds for the whole run, including earlier sessions; "auto" is the limit with which it began.
         verbosity : int or None
             As in `ImagePredictor`; None keeps the value of the run.
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
+        executor, address : str or None
+            Where trials run, as in `fit`, such as on another Ray cluster; None keeps the values of the run.
         """
-        folder = _absolute(path)
-        if not is_run(folder):
-            raise DataError(
-                how_to_finish(folder) or f"{folder} is not a run folder. Pass the folder of an interrupted run"
-            )
-        if is_finished(folder):
-            return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
-        start_s = call_start_s()
-        limit = FitOptions.of({"time_limit": time_limit}).time_limit
-        with locked_run(folder) as earlier:
-            if earlier is None:
-                raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
-            with earlier.named():
-                request = earlier.request(limit, verbosity)
-                predictor = cls(request.label, request.problem_type, request.eval_metric, folder, request.verbosity)
-                return predictor._run(request, start_s, earlier, finish=finish)
-
-    def _locked_run(self) -> contextlib.AbstractContextManager[EarlierRun | None]:
-        if self._fit_path is None:
-            raise HyperparameterError("resume=True requires the run folder: pass ImagePredictor(path=…), or --out")
-        return locked_run(self._fit_path)
+        start_s, place = call_start_s(), place_of(path)
+        with working_folder(place) as folder:
+            if not is_run(folder):
+                raise DataError(
+                    how_to_finish(folder) or f"{folder} is not a run folder. Pass the folder of an interrupted run"
+                )
+            if is_finished(folder):
+                return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
+            given = {"executor": executor, "address": address}
+            given = {name: value for name, value in given.items() if value is not None}
+            limit = FitOptions.of({"time_limit": time_limit, **given}).time_limit
+            with locked_run(folder) as earlier:
+                if earlier is None:
+                    raise DataError(f"The run in {folder} was interrupted before it started. Start it again")
+                with earlier.named():
+                    request = earlier.request(limit, verbosity)
+                    request = replace(request, settings=request.settings.model_copy(update=given))
+                    predictor = cls(request.label, request.problem_type, request.eval_metric, place, request.verbosity)
+                    return predictor._run(request, start_s, earlier, finish=finish)
 
     def _read(self, path: str) -> ImagePredictor:
         """Become the predictor in a run folder."""
-        self._pipeline, self._path = InferencePipeline(SavedPredictor.read(path)), Path(path)
+        folder = fetched(path)
+        self._pipeline, self._path = InferencePipeline(SavedPredictor.read(folder)), folder
         return self
 
     def _run(
@@ -978,10 +990,12 @@ class ImagePredictor(metaclass=SuggestingClass):
             new.append(read_labelled_examples(old, str(saved.label), what="old"))
         complete_features(self.pipeline, self.verbosity)
         numbered = (saved.folder.with_name(f"{saved.folder.name}-{number}") for number in itertools.count(1))
-        folder = next(each for each in numbered if not each.exists()) if path is None else _absolute(path)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise DataError(f"path={str(path)!r} exists and is not empty. Pass a new folder")
-        made = add_classes(saved, self.pipeline.stored_features(), new, self._features, folder)
+        place = next(each for each in numbered if not each.exists()) if path is None else place_of(path)
+        with working_folder(place) as folder:
+            if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+                raise DataError(f"path={str(path)!r} exists and is not empty. Pass a new folder")
+            made = add_classes(saved, self.pipeline.stored_features(), new, self._features, folder)
+        send_changes(folder)
         predictor = type(self)(saved.label, made.problem.type, self.eval_metric, verbosity=self.verbosity)
         predictor._pipeline, predictor._path = InferencePipeline(made, self.device), folder
         if self.verbosity > 0:
@@ -996,13 +1010,15 @@ class ImagePredictor(metaclass=SuggestingClass):
         Parameters
         ----------
         path : str, Path or None
-            The folder, which must not contain anything else; None keeps the one in the run folder.
+            The folder or its URL, which must not contain anything else; None keeps the one in the run folder.
         """
         saved = self._saved
-        folder = saved.folder if path is None else _absolute(path)
-        saved.copy_to(folder)
-        copy_embeddings(saved.folder, folder)
-        return str(folder)
+        place = saved.folder if path is None else place_of(path)
+        with working_folder(place, marks=[DESCRIPTION]) as folder:
+            saved.copy_to(folder)
+            copy_embeddings(saved.folder, folder)
+        send_changes(folder)
+        return with_urls(str(place))
 
     def export(
         self,
@@ -1141,7 +1157,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         Parameters
         ----------
         path : str or Path
-            The folder.
+            The folder, or its URL, such as ``s3://bucket/run``; files are copied to the cache if they have changed.
         verbosity : int
             As in `ImagePredictor`.
         net : torch.nn.Module, callable or None
@@ -1150,7 +1166,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         device : str, torch.device or None
             Where predictions are computed, as in `to`.
         """
-        folder = _absolute(path)
+        folder = fetched(path)
         if not has_predictor(folder) and (advice := how_to_finish(folder)):
             raise SavedPredictorError(advice)
         pipeline = InferencePipeline(SavedPredictor.read(folder).with_network(net), device)

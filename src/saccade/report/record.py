@@ -24,6 +24,7 @@ from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.run_folder import reading
 from saccade.study.trial import Trial
+from saccade.study.url_folder import fetched
 from saccade.tasks.problem import Problem
 from saccade.tuning.folder import ABOUT, read_about
 
@@ -52,8 +53,8 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: str | Path) -> RunRecord:
-        """Read a run folder, or the folder of a saved predictor; a DataError if it is neither."""
-        folder = Path(path).expanduser().absolute()
+        """Read a run folder, or the folder of a saved predictor, or its URL; a DataError if it is neither."""
+        folder = fetched(path)
         if is_run(folder):
             if not (folder / RUN).is_file() and (folder / NEW / RUN).is_file():
                 folder = folder / NEW  # the first run there still runs

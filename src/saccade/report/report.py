@@ -20,6 +20,7 @@ from saccade.report.result_sections import RESULT_SECTIONS
 from saccade.report.run_sections import DATA_SECTIONS, TIME_SECTIONS
 from saccade.report.search_sections import SEARCH_SECTIONS
 from saccade.report.sections import Section
+from saccade.study.url_folder import send_changes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,7 +109,8 @@ class Report:
         Parameters
         ----------
         path : str, Path or None
-            The file; None is ``report.html`` in the folder of the run or the predictor. An existing file is replaced.
+            The file; None is ``report.html`` in the folder of the run or the predictor, also at its URL. An existing
+            file is replaced.
         """
         file = self._default_file if path is None else Path(path).expanduser().absolute()
         text = self.html()
@@ -122,6 +124,7 @@ class Report:
                 part.replace(file)
             finally:
                 part.unlink(missing_ok=True)
+        send_changes(file)
         return file
 
     def __repr__(self) -> str:

@@ -20,6 +20,7 @@ from saccade.report.record import RunRecord
 from saccade.report.sections import Section
 from saccade.selection.summary import leaderboard, trial_rows
 from saccade.study.run_folder import lock_owner
+from saccade.study.url_folder import with_urls
 from saccade.tuning.result import TuneResult
 
 MAX_SPACE = 400  # letters of hyperparameters; longer ones are in the run folder's fit.toml
@@ -57,7 +58,7 @@ def summary_frame(record: RunRecord) -> pd.DataFrame:
         when = f"{began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC: {record.times_s[-1]:.0f} s{sessions}"
         rows.append(("When", when))
     if record.is_run_folder:
-        rows.append(("Run folder", str(root_of(record.folder))))
+        rows.append(("Run folder", _place(record)))
     frame: pd.DataFrame = pd.DataFrame([row for row in rows if row[1]], columns=["what", "value"])
     return frame
 
@@ -80,14 +81,18 @@ def _asked(record: RunRecord, plan: RunPlanned | None) -> str:
 def _result(record: RunRecord) -> str:
     if record.saved is not None:
         is_open = record.saved.summary.get(INTERRUPTED) and record.is_run_folder
-        more = f". The search was interrupted; continue it: saccade resume {root_of(record.folder)}" if is_open else ""
+        more = f". The search was interrupted; continue it: saccade resume {_place(record)}" if is_open else ""
         return f"{record.saved.result}{more}"
     scores = [trial.best_report.score for trial in record.trials if trial.best_report is not None]
     best = f"The best score so far is {max(scores):.4g}. " if scores else ""
-    root = root_of(record.folder)
-    if lock_owner(root) is not None:
+    if lock_owner(root_of(record.folder)) is not None:
         return f"The run has not ended. {best}".strip()
-    return f"The run has no predictor: it failed, or was stopped. {best}Continue it: saccade resume {root}"
+    return f"The run has no predictor: it failed, or was stopped. {best}Continue it: saccade resume {_place(record)}"
+
+
+def _place(record: RunRecord) -> str:
+    """Return the path or the URL of the run folder."""
+    return with_urls(str(root_of(record.folder)))
 
 
 def _how_to_repeat(record: RunRecord) -> list[tuple[str, str]]:
@@ -95,12 +100,13 @@ def _how_to_repeat(record: RunRecord) -> list[tuple[str, str]]:
     arguments = record.run.get("arguments")
     if not isinstance(arguments, dict):
         return []
-    folder = root_of(record.folder)
     try:
         has_data = FitConfig.read(record.folder).data is not None
     except SaccadeError:  # edited, or of another version
         has_data = False
-    command = shlex.join(["saccade", "fit", *([] if has_data else ["DATA"]), "--config", str(folder), "--out", "OTHER"])
+    command = shlex.join(
+        ["saccade", "fit", *([] if has_data else ["DATA"]), "--config", _place(record), "--out", "OTHER"]
+    )
     defaults = {"label": "label", "problem_type": None, "eval_metric": None, **FitOptions().to_json()}
     given = {name: value for name, value in arguments.items() if name in defaults and value != defaults[name]}
     made = [f"{name}={given.pop(name)!r}" for name in ("label", "problem_type", "eval_metric") if name in given]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from saccade.errors import count_of
 from saccade.events import (
     DataChecked,
     DataReady,
+    EpochDone,
     Event,
     JobDone,
     JobFailed,
@@ -21,11 +23,14 @@ from saccade.events import (
     RunPlanned,
     RunStarted,
     TrialRestarted,
+    WorkerJoined,
+    WorkerLost,
 )
 from saccade.report.record import RunRecord
 from saccade.report.search_sections import shortened
 from saccade.report.sections import Section
 from saccade.report.style import INK, MUTED, SERIES, new_figure, set_log_scale, time_unit
+from saccade.study.display.frame import natural_order
 from saccade.study.objectives import trial_costs
 from saccade.study.time_use import TimeUse
 
@@ -105,16 +110,22 @@ def seconds_plot(frame: pd.DataFrame) -> Figure:
 def timeline_frame(record: RunRecord) -> pd.DataFrame | None:  # noqa: C901  one case for each event
     """Return when each phase of the run and each job of a trial was: a job has the first row that is free then."""
     rows: list[dict[str, Any]] = []
-    open_jobs: dict[int, tuple[float, int]] = {}  # by trial: start and lane
-    free: list[int] = []
-    num_lanes, then_s, phase_s = 0, 0.0, 0.0
+    open_jobs: dict[int, tuple[float, str, int]] = {}  # by trial: start, node and lane
+    free: defaultdict[str, list[int]] = defaultdict(list)  # lanes of each node of a cluster
+    num_lanes: Counter[str] = Counter()
+    then_s = phase_s = 0.0
 
     def end_jobs(trials: list[int], end_s: float, outcome: str) -> None:
         for trial in trials:
             if trial in open_jobs:
-                start_s, lane = open_jobs.pop(trial)
-                heapq.heappush(free, lane)
-                row = {"row": f"worker {lane}", "what": f"trial {trial}", "start_s": start_s, "end_s": end_s}
+                start_s, node, lane = open_jobs.pop(trial)
+                heapq.heappush(free[node], lane)
+                row = {
+                    "row": f"{node or 'worker'} {lane}",
+                    "what": f"trial {trial}",
+                    "start_s": start_s,
+                    "end_s": end_s,
+                }
                 rows.append({**row, "outcome": outcome})
 
     for event, time_s in zip(record.events, record.times_s, strict=True):
@@ -129,11 +140,11 @@ def timeline_frame(record: RunRecord) -> pd.DataFrame | None:  # noqa: C901  one
                 end_jobs(list(open_jobs), time_s, "interrupted")
             case JobStarted():
                 end_jobs([event.trial], time_s, "retried")
-                if free:
-                    lane = heapq.heappop(free)
+                if free[event.node]:
+                    lane = heapq.heappop(free[event.node])
                 else:
-                    lane = num_lanes = num_lanes + 1
-                open_jobs[event.trial] = time_s, lane
+                    lane = num_lanes[event.node] = num_lanes[event.node] + 1
+                open_jobs[event.trial] = time_s, event.node, lane
             case TrialRestarted():
                 end_jobs([event.trial], time_s, "retried")
             case JobDone():
@@ -148,9 +159,38 @@ def timeline_frame(record: RunRecord) -> pd.DataFrame | None:  # noqa: C901  one
     return ordered
 
 
+def nodes_frame(record: RunRecord) -> pd.DataFrame | None:
+    """Return the nodes of the cluster that trained; None for a fit on one machine."""
+    nodes: dict[str, dict[str, Any]] = {}
+    num_workers: Counter[str] = Counter()
+    for event in record.events:
+        if not (name := getattr(event, "node", "")):
+            continue
+        empty = {"workers": 0, "lost": 0, "speed": None, "jobs": 0, "epochs": 0, "epochs_s": 0.0}
+        row = nodes.setdefault(name, empty)
+        match event:
+            case WorkerJoined():
+                num_workers[name] += 1
+                row["workers"] = max(row["workers"], num_workers[name])
+                row["speed"] = event.speed if event.speed is not None else row["speed"]
+            case WorkerLost():
+                num_workers[name] -= 1
+                row["lost"] += 1
+            case JobStarted():
+                row["jobs"] += 1
+            case EpochDone():
+                row["epochs"] += 1
+                row["epochs_s"] += event.seconds
+    if not nodes:
+        return None
+    rows = [{"node": name, **nodes[name]} for name in sorted(nodes, key=natural_order)]
+    frame: pd.DataFrame = pd.DataFrame(rows).dropna(axis="columns", how="all")
+    return frame
+
+
 def timeline_plot(frame: pd.DataFrame) -> Figure:
     """Draw phases and jobs on a time line."""
-    lanes = sorted(set(frame["row"]) - {"run"}, key=lambda name: int(name.split()[-1]))[:NUM_LANES]
+    lanes = sorted(set(frame["row"]) - {"run"}, key=natural_order)[:NUM_LANES]
     lanes = [*(["run"] if (frame["row"] == "run").any() else []), *lanes]
     figure = new_figure(height=0.9 + 0.42 * len(lanes))
     axes = figure.add_subplot()
@@ -390,6 +430,14 @@ TIME_SECTIONS = (
         timeline_frame,
         timeline_plot,
         summary=lambda frame: f"{count_of(int((frame['row'] != 'run').sum()), 'job')}.",
+    ),
+    Section(
+        "nodes",
+        "Nodes of the cluster",
+        "The largest number of workers that each node had at once, how many were lost, and the jobs and epochs that "
+        "ran on it, with their seconds in all. Speed is relative to other nodes, as measured when the worker joined.",
+        nodes_frame,
+        shown_rows=50,
     ),
     Section(
         "cost",

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.errors import DataError
+from saccade.remote import is_url
 from saccade.serve.settings import ServerSettings
+from saccade.study.url_folder import fetched
 
 if TYPE_CHECKING:
     from saccade.predictor import ImagePredictor
@@ -31,7 +33,7 @@ def serve(
     Parameters
     ----------
     model : ImagePredictor, str or Path
-        A fitted predictor, or the path of a run folder, of a predictor's folder or of an exported ONNX file.
+        A fitted predictor, or the path or URL of a run folder, a predictor's folder or an exported ONNX file.
     on_start : callable or None
         Called with the model's name and the server's address when it accepts requests.
     **settings
@@ -51,7 +53,7 @@ def serve(
     from saccade.serve.models import ServedPredictor, open_model  # these import the libraries
     from saccade.serve.server import run_server
 
-    served = open_model(Path(model).expanduser()) if isinstance(model, str | Path) else ServedPredictor(model)
+    served = open_model(_local(model)) if isinstance(model, str | Path) else ServedPredictor(model)
 
     def announce(url: str, _: object) -> None:
         sys.stdout.write(f"Serving {served.info.name} at {url} (Ctrl-C stops it)\n")
@@ -60,3 +62,12 @@ def serve(
             on_start(served.info.name, url)
 
     run_server(served, given, announce)
+
+
+def _local(model: str | Path) -> Path:
+    """Return the local path of an exported file or a folder, of which a URL is copied."""
+    from saccade.data.sources.sources import local_file
+
+    if not is_url(model):
+        return Path(model).expanduser()
+    return local_file(model) if str(model).lower().endswith(".onnx") else fetched(model)

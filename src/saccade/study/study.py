@@ -211,7 +211,7 @@ class Study:
                 return
             self._has_started = True
             seconds_left = self.budget.seconds_left_for(self.trials[job.trial])
-            started = JobStarted(job.trial, job.until_epoch)
+            started = JobStarted(job.trial, job.until_epoch, self.executor.next_node)
             self._apply(started)
             self._write(started)
             open_job = self._record.jobs[job.trial]

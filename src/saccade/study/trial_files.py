@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
+import hashlib
 import os
 import re
 import shutil
+import tarfile
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from saccade.errors import RemoteError
+from saccade.remote import UrlFile
+
 CONFIG = "config.json"
 """The kind of the file with a trial's configuration."""
 
-_PART = ".part"
+_PART, _FOLDER = ".part", ".folder.tar"  # the latter is the suffix of a folder at a URL
 _NAME = re.compile(r"(?P<stem>[^.]+)-(?P<epoch>\d{4,})(?P<suffix>(\..*)?)")
 
 
@@ -167,3 +175,83 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+class UrlTrialFiles(TrialFiles):
+    """Files in a folder at a URL, such as ``s3://bucket/run/trials``, which workers on all machines share.
+
+    A file is one object, and so is a folder, as a tar file: each appears when it is complete. `get` returns copies in a
+    temporary folder of the process.
+
+    Examples
+    --------
+    >>> files = UrlTrialFiles("memory://example/trials")
+    >>> files.put(7, "best.txt", 3, lambda path: path.write_text("weights"))
+    'best-0003.txt'
+    >>> files.list(7), files.get(7, "best.txt", 3).read_text(), files.get(7, "best.txt", 4)
+    ([('best.txt', 3)], 'weights', None)
+    """
+
+    is_shared = True
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def _file(self, trial: int, name: str = "") -> UrlFile:
+        return UrlFile(f"{self.url.rstrip('/')}/{trial:04d}{'/' * bool(name)}{name}")
+
+    def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:
+        """Write a local file, then upload it."""
+        name = file_name(kind, epoch)
+        with tempfile.TemporaryDirectory(prefix="saccade_") as temporary:
+            path = Path(temporary, name)
+            write(path)
+            other = name if path.is_dir() else name + _FOLDER
+            if path.is_dir():
+                with tarfile.open(Path(temporary, "folder.tar"), "w") as tar:
+                    tar.add(path, arcname=".")
+                self._file(trial, name + _FOLDER).upload(Path(temporary, "folder.tar"))
+            else:
+                self._file(trial, name).upload(path)
+        self._file(trial, other).delete()
+        return name
+
+    def get(self, trial: int, kind: str, epoch: int | None = None) -> Path | None:
+        """Download it, unless this process has the same version."""
+        name = file_name(kind, epoch)
+        for each in (name, name + _FOLDER):
+            file = self._file(trial, each)
+            try:
+                _, version = file.facts()
+            except RemoteError as error:
+                if error.kind != "missing":
+                    raise
+                continue
+            folder = _downloads() / hashlib.sha256(f"{file.url} {version}".encode()).hexdigest()[:24]
+            if not (folder / name).exists():
+                folder.mkdir(exist_ok=True)
+                file.download(folder / each)
+                if each != name:
+                    with tarfile.open(folder / each) as tar:
+                        tar.extractall(folder / f"{name}{_PART}", filter="data")
+                    (folder / f"{name}{_PART}").rename(folder / name)
+            return folder / name
+        return None
+
+    def list(self, trial: int) -> list[tuple[str, int | None]]:
+        """Return what is at the trial's URL."""
+        names = {name.removesuffix(_FOLDER) for name in self._file(trial).names()}
+        return [parse_name(name) for name in sorted(names) if not name.endswith(_PART)]
+
+    def delete(self, trial: int, kind: str, epoch: int | None = None) -> None:
+        """Remove it at the URL."""
+        for name in (file_name(kind, epoch), file_name(kind, epoch) + _FOLDER):
+            self._file(trial, name).delete()
+
+
+@functools.cache
+def _downloads() -> Path:
+    """Return a temporary folder of this process, which is removed when it ends."""
+    folder = Path(tempfile.mkdtemp(prefix="saccade_files_"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.errors import SearchFailedError, count_of
+from saccade.remote import place_of
 from saccade.space import Dict
 from saccade.space.base import copied
 from saccade.study.event_log import EventLog
 from saccade.study.life import StudyRecord
 from saccade.study.trial import Status, Trial
 from saccade.study.trial_files import LocalTrialFiles, parse_name
+from saccade.study.url_folder import fetched, urls_in_errors
 from saccade.tuning.folder import EVENTS, TRIALS, best_checkpoint, read_about
 
 if TYPE_CHECKING:
@@ -91,8 +93,8 @@ class TuneResult:
         The trials, and the name of the metric.
     mode : {"max", "min"}
         Whether higher or lower values are better.
-    path : Path or None
-        The folder of the search; None if it has none.
+    path : Path, str or None
+        The folder of the search, or its URL; None if it has none.
 
     Examples
     --------
@@ -102,7 +104,7 @@ class TuneResult:
     ({'lr': 0.1}, 0.9)
     """
 
-    def __init__(self, trials: Sequence[TrialResult], metric: str, mode: str, path: Path | None = None) -> None:
+    def __init__(self, trials: Sequence[TrialResult], metric: str, mode: str, path: Path | str | None = None) -> None:
         self.trials = list(trials)
         self.metric, self.mode, self.path = metric, mode, path
 
@@ -115,18 +117,19 @@ class TuneResult:
         Parameters
         ----------
         path
-            The folder that was passed to `tune`.
+            The folder or URL that was passed to `tune`.
         space
             The search space; only needed if configurations contain objects that have no JSON form.
         """
-        folder = Path(path).absolute()
-        about = read_about(folder)
+        folder = fetched(path, with_trials=True)
+        with urls_in_errors():
+            about = read_about(folder)
         log = EventLog(folder / EVENTS, None if space is None else Dict(space))
         trials = StudyRecord.load(log, LocalTrialFiles(folder / TRIALS)).trials
-        return cls.of(trials, about["metric"], about["mode"], folder)
+        return cls.of(trials, about["metric"], about["mode"], place_of(path))
 
     @classmethod
-    def of(cls, trials: Sequence[Trial], metric: str, mode: str, path: Path | None) -> TuneResult:
+    def of(cls, trials: Sequence[Trial], metric: str, mode: str, path: Path | str | None) -> TuneResult:
         """Return the result of a study with these trials."""
         return cls([TrialResult.of(trial, metric, mode) for trial in trials], metric, mode, path)
 

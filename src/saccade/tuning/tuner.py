@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from saccade.errors import HyperparameterError, UnknownNameError, count_of, expl
 from saccade.events import Event, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus, use_executor
 from saccade.global_state import preserved_global_state
+from saccade.remote import place_of
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher
@@ -31,6 +33,7 @@ from saccade.study.run_folder import environment, locked
 from saccade.study.study import Study
 from saccade.study.trackers import Callback, check_callbacks, connected
 from saccade.study.trial_files import LocalTrialFiles
+from saccade.study.url_folder import check_url, urls_in_errors, with_urls_in, working_folder
 from saccade.tuning.folder import EVENTS, JOURNAL, TRIALS, FunctionCheckpointKeeper, check_path, start_or_resume
 from saccade.tuning.result import TuneResult
 
@@ -44,6 +47,7 @@ RESERVED = ("epoch", "checkpoint")
 
 @suggesting_function("saccade", ["Bool", "Categorical", "Dict", "Int", "List", "Real", "TuneResult"])
 @preserved_global_state()
+@urls_in_errors()
 @explained_file_errors()
 def tune(
     train_fn: Callable[..., Any],
@@ -145,8 +149,8 @@ def tune(
         Trackers, functions of one event, or names in `saccade.study.trackers.TRACKERS`. They receive every event of the
         search. An exception of one is a warning and does not end the search.
     path
-        Folder for the event log, a journal for optuna-dashboard, and the files of trials. With None, only checkpoints
-        are kept, as long as the result exists.
+        Folder for the event log, a journal for optuna-dashboard, and the files of trials, or its URL, such as
+        ``s3://bucket/search``. With None, only checkpoints are kept, as long as the result exists.
     resume
         Resume the search in `path`, which may have been killed at any instant; start one if there is none. With a
         longer `time_limit`, trials that the last limit ended continue from their checkpoints.
@@ -229,7 +233,7 @@ def tune(
             time_limit,
             trial_time_limit,
             target_score,
-            None if path is None else Path(path).expanduser().absolute(),
+            None if path is None else place_of(path),
             resume,
             verbosity,
             callbacks,
@@ -291,7 +295,7 @@ class _Search:
     time_limit_s: float | None
     trial_time_limit_s: float | None
     target_score: float | None
-    path: Path | None
+    path: Path | str | None  # the folder, or its URL
     resume: bool
     verbosity: int
     callbacks: Sequence[Callback] = ()
@@ -300,16 +304,17 @@ class _Search:
         """Run the search, without a path in a temporary folder that is removed together with the result."""
         if self.path is not None:
             space = self.searcher.space
-            check_path(self.path)
             advice = "Then pass resume=True to continue."
-            with (
-                explained_file_errors(self.path, advice=advice),
-                locked(self.path),
-                EventLog(self.path / EVENTS, space) as log,
-            ):
-                is_resumed = start_or_resume(self.path, space, self.metric, self.mode, resume=self.resume)
-                deadline = Deadline(self.time_limit_s, used_s=deadline.elapsed_s() + log.seconds_used())
-                return self._search(self.path, deadline, log, is_resumed)
+            with working_folder(self.path) as working:
+                check_path(working)
+                with (
+                    explained_file_errors(working, advice=advice),
+                    locked(working),
+                    EventLog(working / EVENTS, space) as log,
+                ):
+                    is_resumed = start_or_resume(working, space, self.metric, self.mode, resume=self.resume)
+                    deadline = Deadline(self.time_limit_s, used_s=deadline.elapsed_s() + log.seconds_used())
+                    return self._search(working, deadline, log, is_resumed)
         folder = Path(tempfile.mkdtemp(prefix="saccade_tune_"))
         try:
             result = self._search(folder, deadline, None, False)
@@ -327,13 +332,14 @@ class _Search:
 
         sign = -1.0 if self.mode == "min" else 1.0
         with (
-            connected(self.callbacks, self.path) as trackers,
+            connected(self.callbacks, None if self.path is None else folder) as trackers,
             ProgressDisplay(self.verbosity, self.metric) as display,
             contextlib.ExitStack() as stack,
         ):
-            listeners: list[Listener] = [display, *trackers]
+            listeners: list[Listener] = [display, *trackers, partial(check_url, folder)]
 
             def notify(event: Event) -> None:
+                event = with_urls_in(event)
                 if log is not None:
                     log(event)
                 for listener in listeners:

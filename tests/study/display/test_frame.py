@@ -94,6 +94,48 @@ def test_a_run_from_start_to_end() -> None:
     assert "worker" not in text_of(state)
 
 
+def cluster_of(num_workers: dict[str, int]) -> RunState:
+    """Return the state of a search on these nodes, each worker of which has a trial."""
+    state = RunState("score", Clock())
+    state(RunStarted("runs/a", None, None))
+    trial = 0
+    for node, num in num_workers.items():
+        for _ in range(num):
+            state(WorkerJoined(trial + 1, node))
+            state(TrialCreated(trial, {"x": trial}))
+            state(JobStarted(trial, None, node))
+            trial += 1
+    return state
+
+
+def test_workers_of_a_cluster_have_the_name_of_their_node() -> None:
+    state = cluster_of({"node-1": 1, "node-2": 1})
+    assert "2 workers on 2 nodes" in text_of(state)
+    assert "worker 2  trial 1 on node-2  x=1" in text_of(state)
+    state(WorkerLost(1, "node-2"))
+    state(JobFailed(1, "the worker on node-2 was lost", is_worker_lost=True))
+    assert "1 worker on 1 node" in text_of(state)
+    assert "worker 1  trial 0 on node-1  x=0" in text_of(state)
+    state(JobStarted(1, None, "node-1"))
+    state(EpochDone(1, 1, 0.5, node="node-3"))
+    assert "trial 1 on node-3" in text_of(state)
+
+
+def test_one_node_is_not_named_for_each_trial() -> None:
+    text = text_of(cluster_of({"node-1": 2}))
+    assert "2 workers on 1 node" in text
+    assert " on node-1" not in text
+
+
+def test_many_workers_are_shown_by_node() -> None:
+    state = cluster_of({"node-10": 3, "node-2": 3})
+    state(JobDone(1, "paused"))
+    lines = text_of(state).split("\n")
+    assert lines[-2].split(maxsplit=1) == ["node-2", f"trials 3, 4, 5{'3 of 3 workers busy'.rjust(76)}"]
+    assert lines[-1].split() == ["node-10", "trials", "0,", "2", "2", "of", "3", "workers", "busy"]
+    assert len(frame(cluster_of({f"node-{number}": 8 for number in range(64)}), 80)) <= MAX_LINES
+
+
 def test_a_search_of_any_function_has_no_phases_and_shows_configurations() -> None:
     clock = Clock()
     state = RunState("score", clock)

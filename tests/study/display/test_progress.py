@@ -18,6 +18,8 @@ from saccade.events import (
     RunStarted,
     TrialCreated,
     Warned,
+    WorkerJoined,
+    WorkerLost,
 )
 from saccade.study.display.progress import ProgressDisplay
 from saccade.study.trial import Trial
@@ -49,6 +51,33 @@ def shown(verbosity: int, *, terminal: bool = False) -> str:
     text = console.file.getvalue()
     assert isinstance(text, str)
     return text
+
+
+def test_lines_name_the_node_where_there_are_several() -> None:
+    console = Console(file=io.StringIO(), width=100, soft_wrap=True)
+    display = ProgressDisplay(3, "score", console)
+    story: list[Event] = [
+        WorkerJoined(1, "a"),
+        WorkerJoined(2, "a"),
+        WorkerJoined(3, "[b]"),
+        TrialCreated(0, {"x": 1}),
+        JobStarted(0, None, "[b]"),
+        EpochDone(0, 1, 0.5, 1.0, node="[b]"),
+        WorkerLost(2, "[b]"),
+        JobStarted(0, None, "a"),
+        JobDone(0),
+    ]
+    for event in story:
+        display(event)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "node a joined  1 worker now",
+        "node [b] joined  3 workers now",
+        "trial 0  x=1",
+        "  trial 0  epoch 1  score 0.5000  1.0 s on [b]",
+        "node [b] was lost  2 workers now",
+        "trial 0  continues",
+        "  trial 0  score 0.5000 in epoch 1",
+    ]
 
 
 def test_silence() -> None:

@@ -112,6 +112,10 @@ class LocalSearcher(Searcher):
         """Return the result of `get_config`."""
         return self.get_config()
 
+    def on_begin(self, config: Mapping[str, Any]) -> None:
+        """Note that a configuration is running, so that it is not proposed."""
+        self.register_pending(config)
+
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
         """Record the score as the reward, unless an earlier epoch has a higher one."""
         self.update(config, **{self.reward_attr: max(score, self.get_reward(config))})

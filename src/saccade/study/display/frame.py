@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from rich.text import Text
@@ -41,12 +42,17 @@ def frame(state: RunState, width: int, memory: int | None = None, *, has_colours
         if memory is not None:
             size = f"{memory / 1e9:.1f} GB" if memory >= 1e9 else f"{memory / 1e6:.0f} MB"
             about.append(f"{'memory ' if speed else ''}{size}")
-        if about:
-            lines.append(_labelled("speed" if speed else "memory", about))
+        num_workers, num_nodes = count_of(state.nodes.total(), "worker"), count_of(len(state.nodes), "node")
+        nodes = Text(f"{num_workers} on {num_nodes}" if state.nodes else "")
+        if about or nodes:
+            lines.append(_spread(_labelled("speed" if speed else "memory" if about else "", about), nodes, width))
     if state.warnings:
         text = Text(f"{len(state.warnings)}: {state.warnings[-1]}", "yellow")
         lines.append(_labelled("warnings", text))
-    rows = [_worker(state, place, trial, width) for place, trial in enumerate(state.workers)]
+    if len(state.workers) > _NUM_ROWS and len(state.nodes) > 1:
+        rows = [_node(state, name, width) for name in sorted(state.nodes, key=natural_order)]
+    else:
+        rows = [_worker(state, place, trial, width) for place, trial in enumerate(state.workers)]
     rows += [_task(state, name, width) for name in state.tasks]
     if len(rows) > _NUM_ROWS:
         rows[_NUM_ROWS - 1 :] = [_labelled("", Text(f"and {len(rows) - _NUM_ROWS + 1} more", "dim"))]
@@ -117,7 +123,16 @@ def _worker(state: RunState, place: int, trial: int | None, width: int) -> Text:
         epoch = f"epoch {min(row.num_epochs + 1, num or math.inf):.0f}" + (f" of {num}" if num else "")
     best = "" if row.best_report is None else number(state.value(row.best_report))
     right = Text.assemble(epoch, " ", *_bar(row.num_epochs, num, 12 if width >= _NARROW else 6), " ", f"{best:>7}")
-    return _spread(_labelled(f"worker {place + 1}", Text(f"trial {trial}  {_name(row)}")), right, width)
+    text = Text(f"trial {trial}{state.where(trial)}  {_name(row)}")
+    return _spread(_labelled(f"worker {place + 1}", text), right, width)
+
+
+def _node(state: RunState, name: str, width: int) -> Text:
+    """Return the line of a node of a cluster, if there are too many workers for a line of each."""
+    trials = [trial for trial in state.workers if trial is not None and state.node_of.get(trial) == name]
+    text = Text(f"trials {', '.join(map(str, sorted(trials)))}" if trials else "idle", "" if trials else "dim")
+    busy = Text(f"{len(trials)} of {count_of(state.nodes[name], 'worker')} busy")
+    return _spread(Text.assemble((f"{name:<{_LABEL - 1}} ", "dim"), text), busy, width)
 
 
 def _task(state: RunState, name: str, width: int) -> Text:
@@ -159,6 +174,11 @@ def _bar(num_done: int, total: int, width: int) -> list[tuple[str, str]]:
 def _name(trial: Trial) -> str:
     """Return the network of a trial; of other searches the configuration."""
     return str(trial.config["model"]) if "model" in trial.config else config_text(trial.config)
+
+
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """Return the sort key with which ``node-2`` is before ``node-10``."""
+    return [(part.isdecimal(), int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _labelled(label: str, text: Text) -> Text:

@@ -27,6 +27,8 @@ from saccade.events import (
     RunStarted,
     TrialCreated,
     Warned,
+    WorkerJoined,
+    WorkerLost,
 )
 from saccade.study.display.frame import frame, number
 from saccade.study.display.memory import memory_of
@@ -122,16 +124,22 @@ class ProgressDisplay:
                 self._print(2, f"trial {event.trial}  [dim]{escape(config_text(event.config))}[/dim]")
             case JobStarted():
                 if event.trial not in self._new:
-                    self._print(2, f"trial {event.trial}  [dim]continues[/dim]")
+                    self._print(2, f"trial {event.trial}  [dim]continues{self._where(event.trial)}[/dim]")
                 self._new.discard(event.trial)
             case EpochDone():
-                text = f"{_epoch(event.epoch)}  {self._score(event)}  [dim]{_seconds(event.seconds)}[/dim]"
+                took = f"[dim]{_seconds(event.seconds)}{self._where(event.trial)}[/dim]"
+                text = f"{_epoch(event.epoch)}  {self._score(event)}  {took}"
                 self._print(3, f"  trial {event.trial}  {text}")
             case JobDone():
                 if best := trials[event.trial].best_report:
                     reason = event.reason or ("paused" if event.status == "paused" else "")
                     why = f"  [dim]{escape(reason)}[/dim]" if reason else ""
-                    self._print(2, f"  trial {event.trial}  {self._score(best)} in {_epoch(best.epoch)}{why}")
+                    text = f"{self._score(best)} in {_epoch(best.epoch)}{self._where(event.trial)}{why}"
+                    self._print(2, f"  trial {event.trial}  {text}")
+            case WorkerJoined() if self.state.nodes[event.node] == 1:
+                self._print(2, f"node {escape(event.node)} joined  [dim]{self._num_workers()}[/dim]")
+            case WorkerLost() if event.node and event.node not in self.state.nodes:
+                self._print(1, f"[yellow]node {escape(event.node)} was lost[/yellow]  [dim]{self._num_workers()}[/dim]")
             case JobFailed():
                 self._print(1, f"trial {event.trial}  [red]failed:[/red] {escape(event.reason)}")
                 self._print(3, escape(event.traceback))
@@ -183,6 +191,12 @@ class ProgressDisplay:
                 self._screen.draw(lines)
             except OSError:  # the terminal was closed, which does not end a run
                 return
+
+    def _where(self, trial: int) -> str:
+        return escape(self.state.where(trial))
+
+    def _num_workers(self) -> str:
+        return f"{count_of(self.state.nodes.total(), 'worker')} now"
 
     def _score(self, report: EpochDone) -> str:
         return f"{self.state.metric} {number(self.state.value(report))}"

@@ -20,6 +20,7 @@ from saccade.events import (
     RunPlanned,
     RunStarted,
     Warned,
+    WorkerJoined,
     WorkerLost,
 )
 from saccade.study.life import OpenJob, StudyRecord
@@ -52,6 +53,8 @@ class RunState:
         self.use = TimeUse()
         self.tasks: dict[str, Task] = {}
         self.workers: list[int | None] = []  # the trial of each; None is idle
+        self.nodes: Counter[str] = Counter()  # workers of each node of a cluster
+        self.node_of: dict[int, str] = {}  # by trial: where it runs, or ran last
         self.best: list[tuple[float, float]] = []  # seconds of the run, and the best value of the metric from then on
         self.warnings: list[str] = []
         self.result = ""
@@ -73,6 +76,7 @@ class RunState:
                 self.is_started, self.is_finished = True, False
                 self.use = TimeUse(event.elapsed_s if self.record.trials else 0.0)
                 self.workers.clear()
+                self.nodes.clear()
                 self._synchronised_s = event.elapsed_s, at_s
             case RunPlanned():
                 self.metric = event.metric
@@ -92,11 +96,15 @@ class RunState:
                 if self.phase == "preparing":  # a search without phases
                     self.use.add(PhaseDone("preparing", 0.0, 0.0, "search"), self._run_s(at_s))
                 self._release(event.trial)
+                self.node_of[event.trial] = event.node
                 idle = self.workers.index(None) if None in self.workers else len(self.workers)
                 self.workers[idle : idle + 1] = [event.trial]
             case JobDone() | JobFailed():
                 self._release(event.trial)
+            case WorkerJoined() if event.node:
+                self.nodes[event.node] += 1
             case WorkerLost():
+                self.nodes -= Counter([event.node])
                 while len(self.workers) > event.num_workers and self.workers[-1] is None:
                     self.workers.pop()
             case RunFinished():
@@ -106,6 +114,8 @@ class RunState:
                 self.tasks.clear()
         if self.is_started:
             self.use.add(event, self._run_s(at_s))
+        if isinstance(event, EpochDone) and event.node:
+            self.node_of[event.trial] = event.node
         if isinstance(event, EpochDone | JobFailed):
             self._note_best(at_s)
 
@@ -145,6 +155,11 @@ class RunState:
     def value(self, report: EpochDone) -> float:
         """Return the metric of a report: where lower values are better, the score is its negative."""
         return report.metrics.get(self.metric, report.score)
+
+    def where(self, trial: int) -> str:
+        """Return " on" and the node of a trial, if there is a cluster of several nodes."""
+        node = self.node_of.get(trial, "")
+        return f" on {node}" if node and len({*self.nodes, *self.node_of.values()} - {""}) > 1 else ""
 
     def num_epochs(self, trial: Trial) -> int:
         """Return the number of epochs of a trial's configuration; 0 if it has none."""
