@@ -353,7 +353,7 @@ class RayCrew:
             self._error = error
         # Without an end of its connection, as of a node without power, communication cannot be interrupted.
         if self._error is not None and not self._is_noticed.wait(FAILURE_S):
-            print(f"a process of the trial was lost: {self._error}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"a process of the trial was lost: {self._error}\n")
             os._exit(1)
 
     def _join(self) -> None:
