@@ -38,7 +38,7 @@ from saccade.study.trial import Decision, Job, Trainable
 
 BUCKET_BYTES = 32 * 2**20  # gradients that are summed in one message
 PATIENCE = datetime.timedelta(days=30)  # ranks wait while rank 0 validates; a hung rank is found by its heartbeats
-JOIN_S = 120.0  # time that a started process has to join the others
+JOIN_S = 300.0  # time that a started process has to join the others
 FAILURE_S = 15.0  # time until the reason is known why a connection broke
 
 
