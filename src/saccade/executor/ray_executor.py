@@ -401,8 +401,11 @@ class RayExecutor(Executor):
         if worker in self._starting:
             self._starting.remove(worker)
             is_lost = isinstance(error, self._ray.exceptions.RayActorError) and "creation task" not in str(error)
-            if not is_lost:  # another one is requested by the next tick
+            if not is_lost:
                 self._cannot_start(_why_not_started(error))
+            elif not self._has_warned:  # another one is requested by the next tick
+                self._has_warned = True
+                self._events.append(Warned(f"A worker was lost while it started, and is replaced: {_one_line(error)}"))
             return
         self._workers.remove(worker)
         job = worker.job
@@ -469,7 +472,6 @@ _num_connected = 0  # executors of this process that use a connection made here
 def _connect(address: str | None) -> Any:
     """Return the module ray, connected to the cluster; a Ray that the user has initialised is used as it is."""
     global _num_connected
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # read when Ray is imported
     given = _prepare(address or os.environ.get("RAY_ADDRESS"))
     try:
         import ray
@@ -602,7 +604,7 @@ def _actor_class(ray: Any) -> Any:
     return ray.remote(concurrency_groups={"control": 2}, allow_out_of_order_execution=True)(RayWorker)
 
 
-def _one_line(error: BaseException) -> str:
+def _one_line(error: BaseException | None) -> str:
     return " ".join(str(error).split())[:300].rstrip(".:") or type(error).__name__
 
 
