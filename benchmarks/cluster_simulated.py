@@ -294,7 +294,7 @@ def print_times(found: list[Search], limits_h: dict[str, float]) -> None:
     methods, nums = list(dict.fromkeys(each.method for each in found)), sorted({each.num_workers for each in found})
     first = methods[0]
     print(f"\nSimulated hours to a regret of {REGRET:g}: geometric mean of {len(least)} searches, ± its standard error")
-    print(f"x: speed-up over {first_num} worker(s); of {first}: its time in that of the method\n")
+    print(f"x: speed-up over {first_num} worker(s); of {first}: time over that of {first}\n")
     print(f"{'':18}{'workers':>8}{'hours':>9}{'± %':>6}{'x':>8}{'± %':>6}{f'of {first}':>10}{'± %':>6}{'missed':>8}")
     for method in methods:
         for num in nums:

@@ -30,6 +30,7 @@ RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 cpus=${SLURM_CPUS_PER_TASK:-1}
 step=(srun --ntasks-per-node=1 "--cpus-per-task=$cpus") # srun does not take it over from sbatch
 common=(--block "--num-cpus=$cpus" "--num-gpus=${SLURM_GPUS_ON_NODE:-0}")
+log=ray-$SLURM_JOB_ID.log # beside the output of the job
 nodes=()
 end() {
   ((${#nodes[@]} == 0)) || kill "${nodes[@]}" 2>/dev/null || true
@@ -38,15 +39,15 @@ end() {
 trap end EXIT
 
 "${step[@]}" --nodes=1 --nodelist="$head" ray start --head "--node-ip-address=$ip" "--port=$port" \
-  --include-dashboard=false "--temp-dir=/tmp/ray-$SLURM_JOB_ID" "${common[@]}" &
+  --include-dashboard=false "--temp-dir=/tmp/ray-$SLURM_JOB_ID" "${common[@]}" >>"$log" 2>&1 &
 nodes+=($!)
 until (exec 3<>"/dev/tcp/$ip/$port") 2>/dev/null; do
-  kill -0 "${nodes[0]}" 2>/dev/null || { echo "the head on $head has ended" >&2; exit 1; }
-  ((SECONDS < START_S)) || { echo "no head answers at $ip:$port" >&2; exit 1; }
+  kill -0 "${nodes[0]}" 2>/dev/null || { echo "Ray on $head has ended, see $log" >&2; exit 1; }
+  ((SECONDS < START_S)) || { echo "Ray does not answer at $ip:$port, see $log" >&2; exit 1; }
   sleep 1
 done
 if ((${#hosts[@]} > 1)); then
-  "${step[@]}" --nodes=$((${#hosts[@]} - 1)) --exclude="$head" ray start "--address=$ip:$port" "${common[@]}" &
+  "${step[@]}" --nodes=$((${#hosts[@]} - 1)) --exclude="$head" ray start "--address=$ip:$port" "${common[@]}" >>"$log" 2>&1 &
   nodes+=($!)
 fi
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from saccade.errors import ClusterError
 from saccade.executor import local_cluster
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Ray has no clusters of several nodes on Windows")
@@ -86,7 +87,24 @@ def test_a_folder_of_somebody_else_is_refused(saccade, folder):
     assert "belongs to another user" in result.stderr
 
 
-def test_a_cluster_outlives_the_command_until_it_is_ended(saccade, folder):
+def check_that_only_its_token_is_answered(cluster, monkeypatch):
+    pytest.importorskip("grpc", reason="grpc is not installed")
+    from saccade.executor.ray_executor import _check_reachable
+
+    with monkeypatch.context() as context:
+        context.delenv("RAY_AUTH_MODE", raising=False)
+        with pytest.raises(ClusterError, match="answers only those who have its token"):
+            _check_reachable(cluster.address)
+        context.setenv("RAY_AUTH_MODE", "token")
+        context.setenv("RAY_AUTH_TOKEN", "another one")
+        with pytest.raises(ClusterError, match="Check that RAY_AUTH_TOKEN"):
+            _check_reachable(cluster.address)
+        context.delenv("RAY_AUTH_TOKEN")
+        context.setenv("RAY_AUTH_TOKEN_PATH", str(cluster.token_file))
+        _check_reachable(cluster.address)
+
+
+def test_a_cluster_outlives_the_command_until_it_is_ended(saccade, folder, monkeypatch):
     pytest.importorskip("ray", reason="the extra ray is not installed")
     started = output_of(saccade("cluster", "up", "--nodes", "2", "--cpus-per-node", "1", "--json"))
     assert [(node["name"], node["resources"]) for node in started["nodes"]] == [
@@ -102,6 +120,7 @@ def test_a_cluster_outlives_the_command_until_it_is_ended(saccade, folder):
     if not own_address.startswith("127."):
         with pytest.raises(OSError, match="refused"):  # other machines do not reach it
             socket.create_connection((own_address, int(port)), 5)
+    check_that_only_its_token_is_answered(cluster, monkeypatch)
     again = saccade("cluster", "up")
     assert again.exit_code == 2
     assert "A cluster runs already" in again.stderr

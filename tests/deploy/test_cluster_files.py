@@ -171,6 +171,7 @@ def test_the_slurm_script_starts_a_cluster_and_ends_it(tmp_path: Path) -> None:
     done = subprocess.run(
         ["bash", slurm(), "photos", "--out", "run"],
         env={**os.environ, **job, **found},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=60,

@@ -154,16 +154,31 @@ def test_one_process_of_a_node_copies_while_the_others_wait(data: Path) -> None:
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_a_copy_that_was_begun_or_damaged_is_made_again(data: Path) -> None:
+def test_a_copy_that_is_damaged_is_made_again(data: Path) -> None:
     search = Search()
     keys = search.shared.keys([data])
     search.node().paths(keys)
-    copy = copies_folder() / keys[0]
-    shutil.copytree(copy, copy.with_suffix(".part"))  # of a process that was killed
-    (copy / "a.bin").unlink()
+    (copies_folder() / keys[0] / "a.bin").unlink()
     search.node().paths(keys)
-    assert contents(copy) == contents(data)
-    assert not copy.with_suffix(".part").exists()
+    assert contents(copies_folder() / keys[0]) == contents(data)
+
+
+@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.parametrize("num_parts", range(1, 5))
+def test_a_copy_continues_where_a_process_was_killed(data: Path, num_parts: int) -> None:
+    search = Search()
+    keys = search.shared.keys([data])
+
+    def killed(request: FilesRequest) -> Any:
+        if request.part == num_parts:
+            raise SystemExit
+        return search.ask(request)
+
+    with pytest.raises(SystemExit):
+        NodeFiles(killed).paths(keys)
+    search.node().paths(keys)
+    assert contents(copies_folder() / keys[0]) == contents(data)
+    assert [request.part for request in search.parts] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -188,7 +203,7 @@ def test_a_full_disk_of_the_node_is_an_error_with_advice(data: Path, monkeypatch
     keys = search.shared.keys([data])
     free = 1_000_000_032  # a byte less than the files and the reserve need
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 0, free))  # type: ignore[attr-defined]
-    with pytest.raises(NodeFilesError, match=r"GB do not fit on the disk of .* TMPDIR"):
+    with pytest.raises(NodeFilesError, match=r"MB do not fit on the disk of .* TMPDIR"):
         search.node().paths(keys)
     free += 1
     search.node().paths(keys)

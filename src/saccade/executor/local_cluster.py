@@ -198,15 +198,21 @@ def ask_cluster(address: str, local: LocalCluster | None = None) -> dict[str, An
     return {
         "nodes": [
             {
-                "name": node["NodeName"],
+                "name": name_of(node),
                 "is_alive": node["Alive"],
                 "resources": {kind: node["Resources"][kind] for kind in kinds if kind in node["Resources"]},
             }
-            for node in sorted(nodes, key=lambda node: str(node["NodeName"]))
+            for node in sorted(nodes, key=name_of)
         ],
         "free": {kind: free[kind] for kind in kinds if kind in free},
         "workers": sorted(actor["name"] for actor in actors if actor["namespace"].startswith("saccade")),
     }
+
+
+def name_of(node: Mapping[str, Any]) -> str:
+    """Return the name that one of ``ray.nodes()`` was started with; of most its host's, as theirs is the address."""
+    is_named = node["NodeName"] != node["NodeManagerAddress"]
+    return str(node["NodeName"] if is_named else node["NodeManagerHostname"])
 
 
 def _empty(folder: Path) -> None:

@@ -24,7 +24,7 @@ from saccade.errors import ClusterError, count_of
 from saccade.events import EpochDone, Event, JobDone, JobFailed, Warned, WorkerJoined, WorkerLost
 from saccade.executor.base import TICK_S, Executor, Handler, failed
 from saccade.executor.files_of_study import FileCall, FileServer, FilesOfStudy
-from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, running_cluster
+from saccade.executor.local_cluster import NODES_ON_LOOPBACK, LocalCluster, name_of, running_cluster
 from saccade.executor.process import STALL_S
 from saccade.executor.ray_files import FilesRequest, SharedFiles, dumps
 from saccade.executor.slots import WorkerSlot, num_usable_cpus
@@ -40,6 +40,9 @@ START_S = 20.0
 
 CLEAN_UP_S = 5.0
 """Longest wait, when the executor is closed, until nodes have removed their copies of files."""
+
+HEAD_S = 30.0
+"""A cluster whose head is not reached for so long is gone."""
 
 CONNECT_S = 10.0
 """Longest wait for the first answer of a cluster's address."""
@@ -83,6 +86,9 @@ class RayExecutor(Executor):
     measure_speed : str or None
         A function ``"module:function"`` without arguments. Workers call it at their start, and announce the result as
         the speed of their node; jobs go to the fastest free worker.
+    num_ranks : int
+        Processes that train a trial together, each with these CPUs and GPUs: the worker, and those that its jobs start
+        on the cluster, for which room is left.
 
     Raises
     ------
@@ -101,8 +107,9 @@ class RayExecutor(Executor):
         num_gpus: float | None = None,
         num_trials: int | None = None,
         measure_speed: str | None = None,
+        num_ranks: int = 1,
     ) -> None:
-        self.trainable = trainable
+        self.trainable, self._num_ranks = trainable, num_ranks
         self._preload, self._address = (*preload, *([measure_speed] if measure_speed else ())), address
         self.measures_speed = measure_speed is not None
         self._max_workers: float = math.inf if max_workers is None else whole_number("max_workers", max_workers)
@@ -113,12 +120,14 @@ class RayExecutor(Executor):
         self._unusable: list[_Worker] = []  # whose nodes cannot get the files of the jobs
         self._events: deque[Event] = deque()  # to be passed to the handler
         self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and its pickle or the reference to that
+        self._headless_since_s = math.inf  # since when the cluster's head does not answer
         self._tokens: dict[Path, Path] = {}  # by folder: a file by which workers know that they see it
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
         self._ticked_s = self._grow_at_s = -math.inf
-        self._connect()
-        self._grow()
+        with self._closing_on_error():
+            self._connect()
+            self._grow()
 
     @property
     def num_workers(self) -> int:
@@ -135,7 +144,8 @@ class RayExecutor(Executor):
         if self._ray is None:
             return "on a Ray cluster"
         nodes = [node for node in self._ray.nodes() if node["Alive"]]
-        return f"on {count_of(len(nodes), 'Ray node')} with {_resources_text(self._ray.cluster_resources())}"
+        has, asked = _resources_text(self._ray.cluster_resources()), _resources_text(self._needs)
+        return f"on {count_of(len(nodes), 'Ray node')} with {has}, {asked} per trial"
 
     def wait_for_start(self, timeout_s: float | None = None) -> bool:
         """Wait until all workers that were requested have started; return False at the timeout in seconds."""
@@ -305,13 +315,15 @@ class RayExecutor(Executor):
                 message = replace(message, node=worker.node)
             step, number = worker.step, worker.number
             decision = handle(message)
-            if worker.step is step and worker.number == number:  # the handler may have cancelled the job
+            if worker.step == step and worker.number == number:  # the handler may have cancelled the job
                 worker.answer(decision)
 
     def _tick(self) -> None:
         """Look at the heartbeats, and request more workers."""
         # Ticks are counted, not seconds: while this process is stopped or busy, none pass.
         self._ticked_s = time.monotonic()
+        if not self._does_head_answer():
+            return
         beats = {worker.beat: worker for worker in self._workers if worker.beat is not None}
         ready, _ = self._ray.wait(list(beats), num_returns=len(beats), timeout=0) if beats else ([], [])
         for worker in list(self._workers):
@@ -329,6 +341,26 @@ class RayExecutor(Executor):
         if self._ticked_s >= self._grow_at_s:
             self._grow()
 
+    def _does_head_answer(self) -> bool:
+        """Return whether the cluster's head is reached; raise a ClusterError if it has not been for `HEAD_S`.
+
+        Without it, calls of Ray do not return, and Ray ends this process after a minute.
+        """
+        if self._ray.util.client.ray.is_connected():  # the client's connection raises errors itself
+            return True
+        host, _, port = self._ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), TICK_S).close()
+        except OSError as error:
+            self._headless_since_s = min(self._headless_since_s, self._ticked_s)
+            if self._ticked_s - self._headless_since_s >= HEAD_S:
+                raise ClusterError(
+                    f"The Ray cluster at {host}:{port} is gone: {error.strerror or error}. Resume the run on another."
+                ) from None
+            return False
+        self._headless_since_s = math.inf
+        return True
+
     def _grow(self) -> None:
         """Request workers: as many as there is room for, and one more while all are busy."""
         ray, now_s = self._ray, time.monotonic()
@@ -338,7 +370,12 @@ class RayExecutor(Executor):
         available = ray.available_resources()
         room = min((int(available.get(name, 0) // num + 1e-9) for name, num in self._needs.items()), default=1)
         wanted: float = max(room, 0 if self._starting else 1)
-        wanted = min(wanted, self._max_workers - len(self._workers))
+        most = self._max_workers
+        if self._num_ranks > 1:
+            totals = ray.cluster_resources()
+            trials = (totals.get(name, 0) // (self._num_ranks * num) for name, num in self._needs.items())
+            most = min(most, max(1, int(min(trials, default=1))))
+        wanted = min(wanted, most - len(self._workers))
         for _ in range(int(wanted) - num_starting):
             options: dict[str, Any] = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "max_restarts": 0}
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))
@@ -362,10 +399,8 @@ class RayExecutor(Executor):
             text += ". Waiting for a node that an autoscaler may add"
         else:
             self._no_place_since_s = math.inf
-            if now_s - self._starting[0].since_s >= START_S:
-                text = (
-                    f"Waiting for {asked} on the Ray cluster, whose {has} are in use, or whose nodes are slow to start"
-                )
+            if self._starting and now_s - self._starting[0].since_s >= START_S:
+                text = f"Waiting for {asked} on the Ray cluster: its {has} are in use, or a node is slow to start"
         if text and not self._has_warned:
             self._has_warned = True
             self._events.append(Warned(text))
@@ -379,7 +414,7 @@ class RayExecutor(Executor):
             self._cannot_start(f"{hello.host} has Saccade {hello.versions['Saccade']}, and this process {__version__}")
             self._kill(worker)
             return
-        names = {node["NodeID"]: _name_of(node) for node in self._ray.nodes() if node["Alive"]}
+        names = {node["NodeID"]: name_of(node) for node in self._ray.nodes() if node["Alive"]}
         name = names.get(hello.node_id, hello.host)
         worker.node = name if Counter(names.values())[name] <= 1 else f"{name}-{hello.node_id[:4]}"
         worker.speed = hello.speed
@@ -392,8 +427,11 @@ class RayExecutor(Executor):
         if worker in self._starting:
             self._starting.remove(worker)
             is_lost = isinstance(error, self._ray.exceptions.RayActorError) and "creation task" not in str(error)
-            if not is_lost:  # another one is requested by the next tick
+            if not is_lost:
                 self._cannot_start(_why_not_started(error))
+            elif not self._has_warned:  # another one is requested by the next tick
+                self._has_warned = True
+                self._events.append(Warned(f"A worker was lost while it started, and is replaced: {_one_line(error)}"))
             return
         self._workers.remove(worker)
         job = worker.job
@@ -491,9 +529,9 @@ def _connect(address: str | None) -> Any:
                     ray.init("local", num_cpus=num_usable_cpus(), include_dashboard=False, **options)
             except Exception as error:
                 if given is None:
-                    raise ClusterError(f"Ray could not be started: {_first_line(error)}") from None
+                    raise ClusterError(f"Ray could not be started: {_one_line(error)}") from None
                 advice = "If the cluster has a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
-                raise ClusterError(f"The Ray cluster at {given} refuses: {_first_line(error)}. {advice}") from None
+                raise ClusterError(f"The Ray cluster at {given} refuses: {_one_line(error)}. {advice}") from None
         _num_connected = 1
         return ray
 
@@ -549,12 +587,6 @@ def _check_token(address: str) -> None:
                 ) from None
 
 
-def _name_of(node: Mapping[str, Any]) -> str:
-    """Return the name that a node was started with; of most its host's name, since theirs is the address."""
-    is_named = node["NodeName"] != node["NodeManagerAddress"]
-    return str(node["NodeName"] if is_named else node["NodeManagerHostname"])
-
-
 def _disconnect() -> None:
     """Disconnect from a cluster, or end it, when its last executor is closed; not from one that the user has chosen."""
     global _num_connected
@@ -596,6 +628,10 @@ def _actor_class(ray: Any) -> Any:
         ray.method(concurrency_group="control")(getattr(RayWorker, name))
     # Out of order: a heartbeat does not wait for the arguments of a step, which may be on their way for long.
     return ray.remote(concurrency_groups={"control": 2}, allow_out_of_order_execution=True)(RayWorker)
+
+
+def _one_line(error: BaseException | None) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".:") or type(error).__name__
 
 
 def _first_line(error: BaseException) -> str:

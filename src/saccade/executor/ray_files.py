@@ -207,12 +207,11 @@ class NodeFiles:
             folder = self._in_use(copies_folder() / key)
             with filelock.FileLock(f"{folder}.lock"):
                 if not _is_whole(folder, bundle):
-                    part = folder.with_suffix(".part")
-                    for remains in (folder, part):  # a damaged copy, and that of a process that was killed
-                        shutil.rmtree(remains, ignore_errors=True)
+                    shutil.rmtree(folder, ignore_errors=True)  # a damaged copy
+                    part = folder.with_suffix(".part")  # continued if a process was killed that wrote it
                     try:
                         self._write(bundle, key, part)
-                    except BaseException:
+                    except OSError:
                         shutil.rmtree(part, ignore_errors=True)
                         raise
                     part.rename(folder)
@@ -220,27 +219,29 @@ class NodeFiles:
             reason = str(error)
             if is_disk_full(error):
                 reason = (
-                    f"{bundle.num_bytes / 1e9:.3f} GB do not fit on the disk of {copies_folder()}. Free some space "
+                    f"{bundle.num_bytes / 1e6:,.1f} MB do not fit on the disk of {copies_folder()}. Free some space "
                     "there, or start Ray on that node with TMPDIR set to a folder on a larger disk"
                 )
             raise NodeFilesError(f"node {platform.node()} cannot get {bundle.places[0][1]}: {reason}") from error
         return folder
 
     def _write(self, bundle: Bundle, key: str, folder: Path) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         disk = shutil.disk_usage(folder)
-        if disk.free - bundle.num_bytes < min(RESERVED_BYTES, RESERVED_FRACTION * disk.total):
+        num_written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if disk.free + num_written - bundle.num_bytes < min(RESERVED_BYTES, RESERVED_FRACTION * disk.total):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        part, rest = 0, memoryview(b"")
+        first, number, part = 0, -1, b""
         for file in bundle.files:
-            path, num_left = folder / file.name, file.num_bytes
+            path = folder / file.name
             path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as opened:
-                while num_left:
-                    if not rest:
-                        part, rest = part + 1, memoryview(self._ask(FilesRequest(key, part)))
-                    opened.write(rest[:num_left])
-                    num_left, rest = max(0, num_left - len(rest)), rest[num_left:]
+            with path.open("ab") as opened:
+                while (num_left := file.num_bytes - opened.tell()) > 0:
+                    wanted, start = divmod(first + opened.tell(), PART_BYTES)
+                    if number != wanted:
+                        number, part = wanted, self._ask(FilesRequest(key, wanted))
+                    opened.write(part[start : start + num_left])
+            first += file.num_bytes
 
     def _in_use(self, folder: Path) -> Path:
         """Return the folder of a copy; this process has marked those of its search as in use."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from saccade import __version__
 from saccade.errors import WorkerDiedError
-from saccade.events import Event, JobFailed
+from saccade.events import Event, JobDone, JobFailed
 from saccade.executor.base import reason_of
 from saccade.executor.process import WorkerProcess
 from saccade.executor.ray_files import remove_copies
@@ -53,7 +53,8 @@ class RayWorker:
         self._preload, self._slot = preload, slot
         self._messages: queue.SimpleQueue[tuple[WorkerProcess, Event | WorkerDiedError]] = queue.SimpleQueue()
         self._starting = threading.Lock()  # held while a job is given to a process, or a process is ended
-        self._num_ended = 0  # jobs up to this number are not to be run
+        self._job = self._num_ended = 0  # number of the last job; jobs up to the second number are not to be run
+        self._is_open = False  # whether the last job has not ended
         self._trial = -1
         self._trainable = b""  # pickled
         self._has_trainable = False  # whether the process has got it
@@ -76,18 +77,21 @@ class RayWorker:
             if job <= self._num_ended:
                 return None
             if isinstance(message, Request):
-                if not self._process.is_alive:
+                if self._is_open or not self._process.is_alive:  # open: the call that ends it has not arrived yet
+                    self._process.kill()
                     self._process.reap()
                     self._process = self._start()
                 self._trial, pickled = message.trial, None if self._has_trainable else self._trainable
                 message = replace(message, trainable=pickled, sent_s=time.monotonic())  # clocks of machines differ
-                self._has_trainable = True
+                self._has_trainable = self._is_open = True
+                self._job = job
             process = self._process
             process.send(message)
         while True:
             sender, received = self._messages.get()
             if sender is not process:
                 continue
+            self._is_open = not isinstance(received, JobDone | JobFailed | WorkerDiedError)
             if isinstance(received, WorkerDiedError):
                 return JobFailed(self._trial, reason_of(received), is_worker_lost=True)
             return received
@@ -99,8 +103,9 @@ class RayWorker:
     def end_job(self, job: int) -> None:
         """End the job of this number, and all before, by killing the process; `step` then returns that it has died."""
         with self._starting:
-            self._num_ended = job
-            self._process.kill()
+            self._num_ended = max(self._num_ended, job)
+            if self._job <= job:
+                self._process.kill()
 
     def remove_copies(self, session: str) -> None:
         """Remove the copies of files that this node has got."""
