@@ -39,6 +39,7 @@ def desk(tmp_path: Path, small_weights: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("SACCADE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SACCADE_WEIGHTS", str(small_weights))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("saccade.training.recipes.recipe.usual_side", lambda model: 64)
     monkeypatch.setattr("saccade.executor.INLINE_BELOW_S", math.inf)  # worker processes take seconds to import torch
     return tmp_path
 

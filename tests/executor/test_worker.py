@@ -86,8 +86,10 @@ def test_a_report_that_cannot_be_pickled_fails_one_job():
 
 def test_modules_are_imported_before_a_job_needs_them(run_function):
     def imported(config, report):
+        import gc
         import sys
 
+        assert gc.isenabled()
         report(score="wave" in sys.modules)
 
     assert run_function(imported, {}, preload=("wave",)).events[0].score == 1.0

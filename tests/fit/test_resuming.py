@@ -94,7 +94,7 @@ def test_a_run_that_is_killed_at_any_write_gives_the_same_results(
     frame = make_colours(8)
     whole = predictor_of(tmp_path / "whole").fit(frame, **search)
     assert len((tmp_path / "whole" / "events.jsonl").read_bytes().splitlines()) == NUM_WRITES
-    for write in range(1, NUM_WRITES + 1, 7):
+    for write in range(1, NUM_WRITES + 1, 11):
         folder = tmp_path / f"killed_{write}"
         with pytest.MonkeyPatch.context() as patch:
             killed_at(patch, write, before=write % 2 == 0)

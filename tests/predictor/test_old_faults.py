@@ -186,7 +186,7 @@ def test_fault_08_a_refit_is_not_starved_by_the_search(
     fit: Callable[..., ImagePredictor], make_colours: MakeColours
 ) -> None:
     space = {"lr": ag.Real(1e-3, 1e-2), "epochs": 1}
-    predictor = fit(make_colours(8), time_limit=6, hyperparameters=space, refit_full=True)
+    predictor = fit(make_colours(8), time_limit=3, hyperparameters=space, refit_full=True)
     assert predictor.fit_summary()["refit_full"] is True
 
 

@@ -43,35 +43,41 @@ def fitted(predictor: ImagePredictor, make_colours: MakeColours, tiny: dict[str,
     return predictor.fit(make_colours(10, ("blue", "green", "red")), hyperparameters={**tiny, "epochs": 4})
 
 
+@pytest.fixture(scope="module")
+def kept(make_colours_once: MakeColours, tmp_path_factory: pytest.TempPathFactory) -> ImagePredictor:
+    """The same for tests that change neither the predictor nor its run."""
+    predictor = ImagePredictor(path=tmp_path_factory.mktemp("kept") / "run", verbosity=0)
+    tiny = {"model": "test_resnet", "pretrained": False, "img_size": 32, "batch_size": 8, "epochs": 4, "lr": 3e-3}
+    return predictor.fit(make_colours_once(10, ("blue", "green", "red")), hyperparameters=tiny)
+
+
 def test_predictions_have_labels_names_and_the_index_of_the_input(
-    fitted: ImagePredictor, make_colours: MakeColours
+    kept: ImagePredictor, make_colours: MakeColours
 ) -> None:
     test = make_colours(4, ("blue", "green", "red"), seed=5).sample(frac=1, random_state=1)
-    labels, proba = fitted.predict(test), fitted.predict_proba(test)
+    labels, proba = kept.predict(test), kept.predict_proba(test)
     assert labels.name == "label"
     assert labels.index.equals(test.index)
     assert (labels == test["label"]).mean() > 0.9
-    assert list(proba.columns) == fitted.classes == ["blue", "green", "red"]
+    assert list(proba.columns) == kept.classes == ["blue", "green", "red"]
     assert proba.index.equals(test.index)
     assert np.allclose(proba.sum(axis=1), 1, atol=1e-5)
     assert (proba.idxmax(axis=1) == labels).all()
-    assert np.array_equal(fitted.predict(test, as_pandas=False), labels.to_numpy())
-    assert np.array_equal(fitted.predict_proba(test, as_pandas=False), proba.to_numpy())
-    assert fitted.evaluate(test) == {"top1": (labels == test["label"]).mean()}
+    assert np.array_equal(kept.predict(test, as_pandas=False), labels.to_numpy())
+    assert np.array_equal(kept.predict_proba(test, as_pandas=False), proba.to_numpy())
+    assert kept.evaluate(test) == {"top1": (labels == test["label"]).mean()}
 
 
-def test_one_path_a_list_and_bytes_are_predicted_like_a_frame(
-    fitted: ImagePredictor, make_colours: MakeColours
-) -> None:
+def test_one_path_a_list_and_bytes_are_predicted_like_a_frame(kept: ImagePredictor, make_colours: MakeColours) -> None:
     test = make_colours(2, ("blue", "red"), seed=5)
-    expected = list(fitted.predict(test))
+    expected = list(kept.predict(test))
     paths = list(test["image"])
-    assert list(fitted.predict(paths)) == expected
-    assert list(fitted.predict(Path(paths[0]))) == expected[:1]
-    assert list(fitted.predict(paths[0])) == expected[:1]
-    assert list(fitted.predict([Path(path).read_bytes() for path in paths])) == expected
-    assert len(fitted.predict([])) == 0
-    assert fitted.predict_proba([]).shape == (0, 3)
+    assert list(kept.predict(paths)) == expected
+    assert list(kept.predict(Path(paths[0]))) == expected[:1]
+    assert list(kept.predict(paths[0])) == expected[:1]
+    assert list(kept.predict([Path(path).read_bytes() for path in paths])) == expected
+    assert len(kept.predict([])) == 0
+    assert kept.predict_proba([]).shape == (0, 3)
 
 
 @pytest.mark.parametrize("labels", [["no", "yes"], [10, 20], [False, True], [0.5, 1.5]])
@@ -112,12 +118,12 @@ def test_the_summary_and_the_saved_weights_are_those_of_the_best_trial(
     assert predictor.evaluate(tuning)["top1"] == pytest.approx(summary["valid_acc"])
 
 
-def test_the_repr_describes_the_predictor(fitted: ImagePredictor) -> None:
-    summary = fitted.fit_summary()
-    text, table = repr(fitted), fitted._repr_html_()
+def test_the_repr_describes_the_predictor(kept: ImagePredictor) -> None:
+    summary = kept.fit_summary()
+    text, table = repr(kept), kept._repr_html_()
     assert text == (
         f"<ImagePredictor state: fitted; classes: 3 (blue, green, red); result: {summary['result']}; "
-        f"networks: test_resnet; path: {fitted.path}>"
+        f"networks: test_resnet; path: {kept.path}>"
     )
     speed = f"{summary['images_per_s']:g} images/s without decoding"
     assert summary["result"] == f"trial 0, accuracy {summary['valid_acc']:.4g}, {speed}"
@@ -149,13 +155,13 @@ def test_a_loaded_predictor_is_the_same_wherever_it_was_moved(
         pd.testing.assert_frame_equal(loaded.leaderboard(), fitted.leaderboard())
 
 
-def test_saving_never_overwrites_something_else(fitted: ImagePredictor, tmp_path: Path) -> None:
+def test_saving_never_overwrites_something_else(kept: ImagePredictor, tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("years of work")
     with pytest.raises(SavedPredictorError, match="no saved predictor"):
-        fitted.save(tmp_path / "precious")
-    fitted.save(tmp_path / "saved")
-    fitted.save(tmp_path / "saved")  # an earlier save of a predictor may be replaced
+        kept.save(tmp_path / "precious")
+    kept.save(tmp_path / "saved")
+    kept.save(tmp_path / "saved")  # an earlier save of a predictor may be replaced
 
 
 def test_saving_does_not_change_the_predictor(fitted: ImagePredictor, tmp_path: Path) -> None:
@@ -292,7 +298,7 @@ def test_a_time_limit_alone_ends_the_search(
 ) -> None:
     predictor.fit(
         make_colours(),
-        time_limit=6,
+        time_limit=3,
         hyperparameters={**tiny, "epochs": 1, "lr": ag.Real(1e-4, 1e-1)},
         executor="inline",
     )
@@ -345,14 +351,14 @@ def test_max_reward_ends_the_search(predictor: ImagePredictor, make_colours: Mak
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_lost(
-    fitted: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path,
+    kept: ImagePredictor, make_colours: MakeColours, tiny: dict[str, Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], error: type[Exception], message: str,
 ) -> None:  # fmt: skip
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(error, match=message):
-        fitted.fit(make_colours(), **{"hyperparameters": tiny, **arguments})
-    assert fitted.predict(make_colours()).notna().all()  # the earlier fit is still there
+        kept.fit(make_colours(), **{"hyperparameters": tiny, **arguments})
+    assert kept.predict(make_colours()).notna().all()  # the earlier fit is still there
 
 
 def test_an_unknown_keyword_is_a_key_error_as_it_was(predictor: ImagePredictor, make_colours: MakeColours) -> None:
@@ -360,8 +366,8 @@ def test_an_unknown_keyword_is_a_key_error_as_it_was(predictor: ImagePredictor, 
         predictor.fit(make_colours(), num_trial=3)
 
 
-def test_a_run_folder_records_the_search(fitted: ImagePredictor) -> None:
-    folder = Path(fitted.path)
+def test_a_run_folder_records_the_search(kept: ImagePredictor) -> None:
+    folder = Path(kept.path)
     run = json.loads((folder / "run.json").read_text())
     assert ag.space.from_json(run["space"]).default["model"] == "test_resnet"
     lines = (folder / "events.jsonl").read_text().splitlines()

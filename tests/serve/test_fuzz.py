@@ -10,15 +10,14 @@ import pytest
 
 from contracts.servers import Served
 
-schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 NUM_EXAMPLES = int(os.environ.get("SACCADE_FUZZ_EXAMPLES", "12"))  # of each endpoint; more by hand
 
 
 @pytest.mark.filterwarnings("default")  # of schemathesis and its libraries
 @pytest.mark.parametrize("path", ["/predict", "/embed", "/explain", "/model", "/health", "/ready", "/metrics"])
 def test_every_answer_is_one_that_the_description_has(path: str, served: Served) -> None:
-    from schemathesis import checks
-
+    schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+    checks = schemathesis.checks
     schema = schemathesis.openapi.from_url(f"{served.url}/openapi.json")
     operation = next(iter(schema[path].values()))
     usual = [checks.status_code_conformance, checks.content_type_conformance, checks.response_schema_conformance]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -95,6 +96,7 @@ def _try_lock(folder: Path) -> int | None:
         return 0
 
 
+@functools.cache
 def environment(*packages: str) -> dict[str, str]:
     """Return the versions of Saccade, Python and installed packages, and the machine, for a report."""
     versions = {}

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from conftest import colour_image
+from colours import colour_image
 from saccade.cli.inputs import read_files, read_splits
 from saccade.data.dataset import ImageDataset
 from saccade.data.decoding import read_image
