@@ -8,6 +8,7 @@ downloaded by `saccade.data.sources.download` instead.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import sys
@@ -47,6 +48,7 @@ _VERSION_KEYS = (
 _FINAL = (FileExistsError, IsADirectoryError, NotADirectoryError, NotImplementedError, TypeError, ValueError)
 _NO_CREDENTIALS = ("NoCredentialsError", "DefaultCredentialsError", "PartialCredentialsError", "ProfileNotFound")
 _DENIED = ("ClientAuthenticationError", "RefreshError", "TokenRetrievalError", "UnauthorizedSSOTokenError")
+_LOGGERS = ("s3fs", "gcsfs", "adlfs", "azure", "fsspec")
 _MISSING = ("ResourceNotFoundError", "NoSuchBucket")
 
 
@@ -148,6 +150,9 @@ class UrlFile:
             from fsspec.registry import available_protocols
 
             scheme = self.url.partition("://")[0].rpartition("::")[2].lower()
+            for name in _LOGGERS:  # of libraries that print tracebacks of errors that they raise as well
+                if (logger := logging.getLogger(name)).level == logging.NOTSET:
+                    logger.setLevel(logging.CRITICAL)
             try:
                 # Listings change while runs work on them. Other file systems take no such option, and cache nothing.
                 fs, path = url_to_fs(self.url, **{"use_listings_cache": False} if scheme in _ATOMIC else {})
