@@ -41,6 +41,9 @@ START_S = 20.0
 CLEAN_UP_S = 5.0
 """Longest wait, when the executor is closed, until nodes have removed their copies of files."""
 
+HEAD_S = 30.0
+"""A cluster whose head is not reached for so long is gone."""
+
 CONNECT_S = 10.0
 """Longest wait for the first answer of a cluster's address."""
 
@@ -117,6 +120,7 @@ class RayExecutor(Executor):
         self._unusable: list[_Worker] = []  # whose nodes cannot get the files of the jobs
         self._events: deque[Event] = deque()  # to be passed to the handler
         self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and its pickle or the reference to that
+        self._headless_since_s = math.inf  # since when the cluster's head does not answer
         self._tokens: dict[Path, Path] = {}  # by folder: a file by which workers know that they see it
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
@@ -318,6 +322,8 @@ class RayExecutor(Executor):
         """Look at the heartbeats, and request more workers."""
         # Ticks are counted, not seconds: while this process is stopped or busy, none pass.
         self._ticked_s = time.monotonic()
+        if not self._does_head_answer():
+            return
         beats = {worker.beat: worker for worker in self._workers if worker.beat is not None}
         ready, _ = self._ray.wait(list(beats), num_returns=len(beats), timeout=0) if beats else ([], [])
         for worker in list(self._workers):
@@ -334,6 +340,26 @@ class RayExecutor(Executor):
                     self._lose(worker, None)
         if self._ticked_s >= self._grow_at_s:
             self._grow()
+
+    def _does_head_answer(self) -> bool:
+        """Return whether the cluster's head is reached; raise a ClusterError if it has not been for `HEAD_S`.
+
+        Without it, calls of Ray do not return, and Ray ends this process after a minute.
+        """
+        if self._ray.util.client.ray.is_connected():  # the client's connection raises errors itself
+            return True
+        host, _, port = self._ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), TICK_S).close()
+        except OSError as error:
+            self._headless_since_s = min(self._headless_since_s, self._ticked_s)
+            if self._ticked_s - self._headless_since_s >= HEAD_S:
+                raise ClusterError(
+                    f"The Ray cluster at {host}:{port} is gone: {error.strerror or error}. Resume the run on another."
+                ) from None
+            return False
+        self._headless_since_s = math.inf
+        return True
 
     def _grow(self) -> None:
         """Request workers: as many as there is room for, and one more while all are busy."""
