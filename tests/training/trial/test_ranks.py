@@ -23,15 +23,17 @@ from safetensors.torch import load_file
 from torch import distributed
 from torch.nn import functional
 
+from saccade.errors import HyperparameterError
 from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor import run_job
 from saccade.predictor import ImagePredictor
 from saccade.study.trial import Decision, Job
 from saccade.study.trial_files import LocalTrialFiles
+from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial import ranks as ranks_module
 from saccade.training.trial.ranks import Ranks, dismiss_ranks
-from saccade.training.trial.trainer import ImageTrainable
+from saccade.training.trial.trainer import ImageTrainable, Trainer
 
 MakeTask = Callable[..., ImageTask]
 Run = Callable[..., tuple[list[EpochDone], JobDone | JobFailed]]
@@ -128,6 +130,12 @@ def test_after_a_loss_that_is_not_finite_the_processes_take_the_next_trial(run: 
 def test_few_images_are_trained_on_by_one_process(run: Run) -> None:
     reports, _ = run(2, "few", batch_size=3, mixup=0.2, epochs=1)
     assert "num_processes" not in reports[-1].metrics
+
+
+def test_several_processes_do_not_compile(make_task: MakeTask, tiny: dict[str, Any], tmp_path: Path) -> None:
+    recipe = Recipe.of({**tiny, "compile": True})
+    with pytest.raises(HyperparameterError, match="compile=True is not supported with several processes"):
+        Trainer(make_task(), recipe, LocalTrialFiles(tmp_path), ranks=Ranks(0, 2))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signal")

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from saccade.data.store.store import ImageStore
 from saccade.deadline import Deadline
-from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
+from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError, is_disk_full
 from saccade.events import ENGINE_GAIN, EpochDone
 from saccade.inference.classifier import Classifier
 from saccade.models.network import check_takes_size, classifier_parameters
@@ -103,6 +103,11 @@ class Trainer:
         self, task: ImageTask, recipe: Recipe, files: TrialFiles, trial: int = 0, ranks: Ranks = ALONE
     ) -> None:
         self.task, self.recipe, self.files, self.trial, self.ranks = task, recipe, files, trial, ranks
+        if recipe.compile and ranks.size > 1:
+            raise HyperparameterError(
+                "compile=True is not supported with several processes for a trial. Remove compile, or pass "
+                "nprocs_per_trial=1"
+            )
         seed_generators(recipe.seed)
         numerics = Numerics.choose(choose_device(task.device), recipe.amp, recipe.channels_last, recipe.compile)
         # With start weights or those of rank 0, which replace all others, pretrained ones are not read.
