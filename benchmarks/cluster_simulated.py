@@ -339,7 +339,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--methods", nargs="+", default=[name for name in METHODS if name != "auto, unaware"],
                         choices=list(METHODS))  # fmt: skip
     parser.add_argument("--auto-hours", type=float, default=16.0, help="time limit of auto, which uses it all")
-    parser.add_argument("--busy-hours", type=float, default=1.0, help="time limit of the searches for utilisation")
+    parser.add_argument("--busy-hours", type=float, default=0.5, help="time limit of the searches for utilisation")
     parser.add_argument("--busy-datasets", nargs="*", default=["FNG", "RESISC"], help="data sets for utilisation")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)

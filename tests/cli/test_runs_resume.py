@@ -43,11 +43,16 @@ def test_an_interrupted_run_is_finished_and_shown(saccade, splits, tmp_path):
     assert (shown.exit_code, shown.stdout) == (0, places)
 
 
-def test_the_time_limit_of_the_whole_run_can_be_changed(saccade, splits, tmp_path):
+def test_the_time_limit_and_the_place_of_trials_can_be_changed(saccade, splits, tmp_path):
     run = tmp_path / "run"
     saccade("fit", splits, *SMALL, "--set", "epochs=1", "--out", run, "--time-limit", "5m")
     interrupted(run)
-    assert saccade("resume", run, "--time-limit", "10m").exit_code == 0
+    elsewhere = saccade("resume", run, "--executor", "ray", "--address", "127.0.0.1:9")
+    assert elsewhere.exit_code == 2
+    assert "Ray" in elsewhere.stderr  # nobody listens there
+    assert "Unknown executor 'rey'. Did you mean 'ray'?" in saccade("resume", run, "--executor", "rey").stderr
+    # The last place is that of later sessions.
+    assert saccade("resume", run, "--time-limit", "10m", "--executor", "inline").exit_code == 0
     record = json.loads((run / "run.json").read_text())
     assert (record["time_limit_s"], record["arguments"]["time_limit"]) == (600, 600)
 

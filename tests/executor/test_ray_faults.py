@@ -5,10 +5,13 @@ The benchmark `benchmarks.cluster_faults` does the same for all kinds in all pha
 
 from __future__ import annotations
 
+import math
 import random
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +23,9 @@ if sys.platform == "win32":
 from benchmarks.cluster_faults import Search
 from benchmarks.cluster_nodes import local_nodes, log_violations, search
 
+from saccade.errors import ClusterError
 from saccade.events import EpochDone, JobStarted, TrialCreated, TrialRestarted
+from saccade.executor.ray_executor import HEAD_S, RayExecutor
 from saccade.study.event_log import EventLog
 
 if TYPE_CHECKING:
@@ -53,6 +58,23 @@ def test_no_fault_loses_epochs_or_changes_the_answer(nodes: Nodes, tmp_path: Pat
     run.marks.hurry()
     found, _ = run.check(undisturbed, is_exact=False)
     assert found == []
+
+
+def test_a_cluster_whose_head_is_gone_is_an_error() -> None:
+    """Ray itself would end this process, a minute later and without an exception."""
+    with socket.create_server(("127.0.0.1", 0)) as head:
+        address = f"127.0.0.1:{head.getsockname()[1]}"
+        executor = object.__new__(RayExecutor)
+        executor._ray = SimpleNamespace(
+            util=SimpleNamespace(client=SimpleNamespace(ray=SimpleNamespace(is_connected=lambda: False))),
+            get_runtime_context=lambda: SimpleNamespace(gcs_address=address),
+        )
+        executor._headless_since_s, executor._ticked_s = math.inf, 0.0
+        assert executor._does_head_answer()
+    assert not executor._does_head_answer()
+    executor._ticked_s = HEAD_S
+    with pytest.raises(ClusterError, match=f"The Ray cluster at {address} is gone: Connection refused. Resume"):
+        executor._does_head_answer()
 
 
 def test_lost_epochs_and_epochs_that_are_counted_twice_are_found(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def check_flags(command: str, flags: Sequence[str], arguments: Sequence[str]) ->
         names = [known[2:].replace("-", "_") for known in flags if known.startswith("--")]
         near = [f"--{name.replace('_', '-')}" for name in near_names(word, names)]
         advice = f"Did you mean {' or '.join(near)}?" if near else ""
-        if command == "fit" and not near:
+        if command == "fit":
             from saccade.training.recipes.recipe import ALIASES, Recipe  # lazily, as it imports torch
 
             places = {name: f"Pass --set {name}=VALUE." for name in (*Recipe.model_fields, *ALIASES)}
@@ -108,7 +108,8 @@ def check_flags(command: str, flags: Sequence[str], arguments: Sequence[str]) ->
                 "train_data": "DATA are the training images.",
                 "tuning_data": "DATA may contain train/ and val/.",
             }
-            advice = in_cli_words(suggestion(word, [], places))
+            if word in places or not near:
+                advice = in_cli_words(suggestion(word, [], places))
         raise UnknownArgumentError(
             " ".join(filter(None, [f"{command} has no option {flag}.", advice, f"See saccade {command} --help."]))
         )

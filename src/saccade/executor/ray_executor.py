@@ -42,6 +42,9 @@ START_S = 20.0
 CLEAN_UP_S = 5.0
 """Longest wait, when the executor is closed, until nodes have removed their copies of files."""
 
+HEAD_S = 30.0
+"""A cluster whose head is not reached for so long is gone."""
+
 CONNECT_S = 10.0
 """Longest wait for the first answer of a cluster's address."""
 
@@ -84,6 +87,9 @@ class RayExecutor(Executor):
     measure_speed : str or None
         A function ``"module:function"`` without arguments. Workers call it at their start, and announce the result as
         the speed of their node; jobs go to the fastest free worker.
+    num_ranks : int
+        Processes that train a trial together, each with these CPUs and GPUs: the worker, and those that its jobs start
+        on the cluster, for which room is left.
 
     Raises
     ------
@@ -102,8 +108,9 @@ class RayExecutor(Executor):
         num_gpus: float | None = None,
         num_trials: int | None = None,
         measure_speed: str | None = None,
+        num_ranks: int = 1,
     ) -> None:
-        self.trainable = trainable
+        self.trainable, self._num_ranks = trainable, num_ranks
         self._preload, self._address = (*preload, *([measure_speed] if measure_speed else ())), address
         self.measures_speed = measure_speed is not None
         self._max_workers: float = math.inf if max_workers is None else whole_number("max_workers", max_workers)
@@ -114,6 +121,7 @@ class RayExecutor(Executor):
         self._unusable: list[_Worker] = []  # whose nodes cannot get the files of the jobs
         self._events: deque[Event] = deque()  # to be passed to the handler
         self._sent: tuple[Trainable, Any] | None = None  # the last trainable, and its pickle or the reference to that
+        self._headless_since_s = math.inf  # since when the cluster's head does not answer
         self._tokens: dict[Path, Path] = {}  # by folder: a file by which workers know that they see it
         self._folder: str | None = str(Path.cwd())
         self._ray: Any = None  # the module while connected
@@ -319,6 +327,8 @@ class RayExecutor(Executor):
         """Look at the heartbeats, and request more workers."""
         # Ticks are counted, not seconds: while this process is stopped or busy, none pass.
         self._ticked_s = time.monotonic()
+        if not self._does_head_answer():
+            return
         beats = {worker.beat: worker for worker in self._workers if worker.beat is not None}
         ready, _ = self._ray.wait(list(beats), num_returns=len(beats), timeout=0) if beats else ([], [])
         for worker in list(self._workers):
@@ -336,6 +346,26 @@ class RayExecutor(Executor):
         if self._ticked_s >= self._grow_at_s:
             self._grow()
 
+    def _does_head_answer(self) -> bool:
+        """Return whether the cluster's head is reached; raise a ClusterError if it has not been for `HEAD_S`.
+
+        Without it, calls of Ray do not return, and Ray ends this process after a minute.
+        """
+        if self._ray.util.client.ray.is_connected():  # the client's connection raises errors itself
+            return True
+        host, _, port = self._ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), TICK_S).close()
+        except OSError as error:
+            self._headless_since_s = min(self._headless_since_s, self._ticked_s)
+            if self._ticked_s - self._headless_since_s >= HEAD_S:
+                raise ClusterError(
+                    f"The Ray cluster at {host}:{port} is gone: {error.strerror or error}. Resume the run on another."
+                ) from None
+            return False
+        self._headless_since_s = math.inf
+        return True
+
     def _grow(self) -> None:
         """Request workers: as many as there is room for, and one more while all are busy."""
         ray, now_s = self._ray, time.monotonic()
@@ -345,7 +375,12 @@ class RayExecutor(Executor):
         available = ray.available_resources()
         room = min((int(available.get(name, 0) // num + 1e-9) for name, num in self._needs.items()), default=1)
         wanted: float = max(room, 0 if self._starting else 1)
-        wanted = min(wanted, self._max_workers - len(self._workers))
+        most = self._max_workers
+        if self._num_ranks > 1:
+            totals = ray.cluster_resources()
+            trials = (totals.get(name, 0) // (self._num_ranks * num) for name, num in self._needs.items())
+            most = min(most, max(1, int(min(trials, default=1))))
+        wanted = min(wanted, most - len(self._workers))
         for _ in range(int(wanted) - num_starting):
             options: dict[str, Any] = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "max_restarts": 0}
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))

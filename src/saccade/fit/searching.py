@@ -59,11 +59,16 @@ def is_gpu_wanted(settings: FitOptions) -> bool:
     return settings.ngpus_per_trial != 0 and choose_device().type == "cuda"
 
 
+def is_on_ray(settings: FitOptions) -> bool:
+    """Return whether trials run on a Ray cluster by the options; a given `RayExecutor` has its own."""
+    return settings.executor == "ray" or (settings.executor == "auto" and settings.address is not None)
+
+
 def processes_of_trial(settings: FitOptions) -> int:
     """Return the number of processes that train a trial together; each needs a GPU of its own, if trials use GPUs."""
     if (launched := launched_ranks()) is not None:
         return launched.size
-    if settings.executor == "ray":  # whose nodes may have GPUs that this machine has not
+    if is_on_ray(settings):  # whose nodes may have GPUs that this machine has not
         return settings.nprocs_per_trial or max(1, int(settings.ngpus_per_trial or 1))
     if not is_gpu_wanted(settings):
         return settings.nprocs_per_trial or 1
@@ -124,7 +129,10 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
     nthreads, ngpus = settings.nthreads_per_trial, settings.ngpus_per_trial
     if ngpus is None and num_processes > 1 and is_gpu_wanted(settings):
         ngpus = num_processes
-    if nthreads is not None:
+    if is_on_ray(settings) and num_processes > 1:  # a worker has the resources of one of them
+        nthreads = max(1, (nthreads or 0) // num_processes)
+        ngpus = ngpus and min(1, ngpus)
+    elif nthreads is not None:
         nthreads = max(nthreads, num_processes)
 
     def slots() -> list[WorkerSlot]:
@@ -145,8 +153,9 @@ def make_image_executor(request: FitRequest, notify: Listener) -> Executor:
         max_workers=settings.max_workers,
         num_trials=num_trials,
         time_limit_s=request.time_limit_s,
-        num_cpus=nthreads or (num_processes if num_processes > 1 else None),
+        num_cpus=nthreads,
         num_gpus=ngpus,
+        num_ranks=num_processes,
         measure_speed=f"{machine_speed.__name__}:{machine_speed.worker_speed.__name__}",
     )
 

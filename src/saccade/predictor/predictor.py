@@ -89,6 +89,10 @@ if TYPE_CHECKING:
     from saccade.data.gallery import Gallery
 
 
+_WITHOUT_CLUSTER: dict[str, Any] = {"address": None, "max_workers": None}
+"""Options of a run on a cluster that another executor does not have."""
+
+
 @suggests_names(places_of_arguments)
 @runs_in(preserved_global_state, urls_in_errors, explained_file_errors)
 class ImagePredictor(metaclass=SuggestingClass):
@@ -365,7 +369,7 @@ class ImagePredictor(metaclass=SuggestingClass):
         finish : bool
             Whether to train nothing more, and make the predictor of the trials that the run has.
         executor, address : str or None
-            Where trials run, as in `fit`, such as on another Ray cluster; None keeps the values of the run.
+            Where trials run from now on, as in `fit`, such as on another Ray cluster; None keeps the values of the run.
         """
         start_s, place = call_start_s(), place_of(path)
         with working_folder(place) as folder:
@@ -377,6 +381,8 @@ class ImagePredictor(metaclass=SuggestingClass):
                 return cls.load(folder) if verbosity is None else cls.load(folder, verbosity)
             given = {"executor": executor, "address": address}
             given = {name: value for name, value in given.items() if value is not None}
+            if executor not in (None, "ray"):
+                given = _WITHOUT_CLUSTER | given
             limit = FitOptions.of({"time_limit": time_limit, **given}).time_limit
             with locked_run(folder) as earlier:
                 if earlier is None:
@@ -399,7 +405,9 @@ class ImagePredictor(metaclass=SuggestingClass):
         used_s = time.monotonic() - start_s + (earlier.used_s if earlier else 0.0)
         deadline = Deadline(None if finish else request.time_limit_s, used_s=used_s)
         if finish:  # no workers are needed
-            request = replace(request, settings=request.settings.model_copy(update={"executor": "inline"}))
+            request = replace(
+                request, settings=request.settings.model_copy(update=_WITHOUT_CLUSTER | {"executor": "inline"})
+            )
         self._pipeline = InferencePipeline(run_fit(request, deadline, earlier, report=AutomaticReport(), finish=finish))
         self._path = self._pipeline.saved.folder.parent
         return self

@@ -65,6 +65,7 @@ class ImageTask:
     device: str | None = None  # torch's name; None is the best available
     num_threads: int | None = None  # CPU threads of one trial; None is torch's default
     num_processes: int = 1  # that train a network together, each on a part of every batch
+    is_on_ray: bool = False  # whether these processes are on the Ray cluster of the worker
     start: Path | None = None  # weights of a fitted network, from which trials start
     start_has_head: bool = True  # whether its classifier layer has the classes of this problem
     is_refit: bool = False  # the validation images are trained on: no early stopping, the last epoch is used

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,17 @@ from safetensors.torch import load_file
 from torch import distributed
 from torch.nn import functional
 
+from saccade.errors import HyperparameterError
 from saccade.events import EpochDone, JobDone, JobFailed
 from saccade.executor import run_job
 from saccade.predictor import ImagePredictor
 from saccade.study.trial import Decision, Job
 from saccade.study.trial_files import LocalTrialFiles
+from saccade.training.recipes.recipe import Recipe
 from saccade.training.task import ImageTask
 from saccade.training.trial import ranks as ranks_module
 from saccade.training.trial.ranks import Ranks, dismiss_ranks
-from saccade.training.trial.trainer import ImageTrainable
+from saccade.training.trial.trainer import ImageTrainable, Trainer
 
 MakeTask = Callable[..., ImageTask]
 Run = Callable[..., tuple[list[EpochDone], JobDone | JobFailed]]
@@ -57,7 +62,8 @@ def run(make_task: MakeTask, tiny: dict[str, Any], tmp_path: Path) -> Run:
             on_report(event)
             return Decision.CONTINUE
 
-        shared = ImageTask(**{**vars(task), "num_processes": num_processes})
+        is_on_ray = changes.pop("is_on_ray", False)
+        shared = replace(task, num_processes=num_processes, is_on_ray=is_on_ray)
         config = {**tiny, "amp": False, "channels_last": True, "opt": "sgd", "momentum": 0.9, **changes}
         return reports, run_job(
             ImageTrainable(shared), Job(0, config, files=LocalTrialFiles(tmp_path / name), **job), report
@@ -126,6 +132,12 @@ def test_few_images_are_trained_on_by_one_process(run: Run) -> None:
     assert "num_processes" not in reports[-1].metrics
 
 
+def test_several_processes_do_not_compile(make_task: MakeTask, tiny: dict[str, Any], tmp_path: Path) -> None:
+    recipe = Recipe.of({**tiny, "compile": True})
+    with pytest.raises(HyperparameterError, match="compile=True is not supported with several processes"):
+        Trainer(make_task(), recipe, LocalTrialFiles(tmp_path), ranks=Ranks(0, 2))
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no such signal")
 def test_a_lost_process_fails_the_job_with_the_reason(run: Run) -> None:
     def kill(event: EpochDone) -> None:
@@ -184,6 +196,47 @@ def test_shared_batch_norm_is_that_of_torch(tmp_path: Path, dtype: torch.dtype) 
     for ours, theirs in zip(*found[::-1], strict=True):
         assert ours.dtype == theirs.dtype
         torch.testing.assert_close(ours, theirs, **tolerance)
+
+
+def test_a_machine_without_the_images_gets_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads stand for two machines, of which only the first one sees any folder."""
+    monkeypatch.setattr(ranks_module, "BUCKET_BYTES", 3)
+    monkeypatch.setattr(Path, "is_dir", lambda self: threading.current_thread() is threading.main_thread())
+    files = {"index.npz": b"0123456", "empty": b""}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    sent: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Machine(Ranks):
+        def share(self, value: Any = None) -> Any:
+            if self.rank:
+                return sent.get(timeout=60)
+            sent.put(value)
+            return value
+
+        def total(self, *numbers: float) -> list[float]:
+            return [1.0 for _ in numbers]
+
+    copies: list[Path] = []
+    other = threading.Thread(target=lambda: copies.append(Machine(1, 2).share_folder(Path())))
+    other.start()
+    assert Machine(0, 2).share_folder(tmp_path) == tmp_path
+    other.join()
+    assert copies[0] != tmp_path
+    assert {path.name: path.read_bytes() for path in copies[0].iterdir()} == files
+
+
+def test_ray_train_places_the_other_process(run: Run, ray_cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray")
+    dismiss_ranks()
+    one, _ = run(1, "one", epochs=1)
+    two, end = run(2, "two", epochs=1, is_on_ray=True)
+    assert isinstance(end, JobDone), end
+    assert two[-1].metrics["num_processes"] == 2
+    assert two[-1].score == one[-1].score
+    assert two[-1].metrics["train_loss"] == pytest.approx(one[-1].metrics["train_loss"], rel=1e-5)
+    dismiss_ranks()
+    assert not ray.is_initialized()
 
 
 SCRIPT = """\

@@ -11,12 +11,14 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
+import logging
 import os
 import shutil
 import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ from saccade.study.trial import Decision, Job, Trainable
 
 BUCKET_BYTES = 32 * 2**20  # gradients that are summed in one message
 PATIENCE = datetime.timedelta(days=30)  # ranks wait while rank 0 validates; a hung rank is found by its heartbeats
-JOIN_S = 120.0  # time that a started process has to join the others
+JOIN_S = 300.0  # time that a started process has to join the others
 FAILURE_S = 15.0  # time until the reason is known why a connection broke
 
 
@@ -64,6 +66,24 @@ class Ranks:
         with _explained():
             distributed.broadcast_object_list(box, src=0, group=_group, device=torch.device("cpu"))
         return box[0]
+
+    def share_folder(self, folder: Path) -> Path:
+        """Return a folder of rank 0; where this machine does not have it, a temporary copy."""
+        shared: Path = self.share(folder)
+        if not self.total(float(not shared.is_dir()))[0]:
+            return shared
+        is_copied = not shared.is_dir()
+        copy = Path(tempfile.mkdtemp(prefix="saccade-images-")) if is_copied else shared
+        if is_copied:
+            atexit.register(shutil.rmtree, copy, ignore_errors=True)
+        for name in self.share(sorted(path.name for path in shared.iterdir()) if self.rank == 0 else None):
+            with contextlib.ExitStack() as opened:
+                source = opened.enter_context((shared / name).open("rb")) if self.rank == 0 else None
+                target = opened.enter_context((copy / name).open("wb")) if is_copied else None
+                while chunk := self.share(source and source.read(BUCKET_BYTES)):
+                    if target is not None:
+                        target.write(chunk)
+        return copy
 
     @contextlib.contextmanager
     def epoch(self) -> Iterator[None]:
@@ -229,7 +249,11 @@ def join(rank: int, size: int, store: str, device: torch.device) -> None:
     with _on_loopback():
         file = distributed.FileStore(store, size)  # type: ignore[attr-defined]
         file.set_timeout(datetime.timedelta(seconds=JOIN_S))
-        distributed.init_process_group(backend_of(device), store=file, rank=rank, world_size=size, timeout=PATIENCE)
+        _connect_by(file, rank, size, device)
+
+
+def _connect_by(store: Any, rank: int, size: int, device: torch.device) -> None:
+    distributed.init_process_group(backend_of(device), store=store, rank=rank, world_size=size, timeout=PATIENCE)
 
 
 @contextlib.contextmanager
@@ -273,6 +297,112 @@ def launched_ranks() -> Ranks | None:
                 atexit.register(distributed.destroy_process_group)
         _launched = Ranks(distributed.get_rank(), distributed.get_world_size())
     return _launched
+
+
+class RayCrew:
+    """Ranks 1 and up on a Ray cluster, placed by Ray Train's TorchTrainer; rank 0 is this worker of `RayExecutor`.
+
+    They are connected among the nodes as Ray's own processes are.
+    """
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        import ray
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        self.key = size, torch.get_num_threads(), device.type
+        self.ranks = Ranks(0, size, self._join)
+        self._device = device
+        self._error: Exception | None = None
+        warnings.filterwarnings("ignore", module=r"ray\.")  # Ray Train's about its own parts
+        self._is_noticed = threading.Event()  # that the others have ended
+        self._has_connected = not ray.is_initialized()
+        if self._has_connected:
+            ray.init(os.environ["RAY_ADDRESS"], log_to_driver=False, logging_level=logging.ERROR)
+        os.environ.setdefault("RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S", "30")  # of a process that was stopped or hangs
+        self._folder = Path(tempfile.mkdtemp(prefix="saccade-ranks-"))
+        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        self._store = distributed.TCPStore(  # type: ignore[attr-defined]
+            host, 0, is_master=True, wait_for_workers=False
+        )
+        config = {"size": size, "host": host, "port": self._store.port, "num_threads": torch.get_num_threads()}
+        self._trainer = TorchTrainer(
+            follow_on_ray,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=size - 1,
+                use_gpu=device.type == "cuda",
+                resources_per_worker={"CPU": torch.get_num_threads()},
+                placement_strategy="PACK",
+            ),
+            run_config=RunConfig(storage_path=str(self._folder), failure_config=FailureConfig(max_failures=0)),
+        )
+        self._thread = threading.Thread(target=self._run, name="saccade-ranks", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all processes are alive."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._trainer.fit()
+        except Exception as error:
+            self._error = error
+        # Without an end of its connection, as of a node without power, communication cannot be interrupted.
+        if self._error is not None and not self._is_noticed.wait(FAILURE_S):
+            sys.stderr.write(f"a process of the trial was lost: {self._error}\n")
+            os._exit(1)
+
+    def _join(self) -> None:
+        start_s = time.monotonic()
+        while not self._store.check([f"rank {rank}" for rank in range(1, self.ranks.size)]):
+            if not self.is_whole or time.monotonic() - start_s > JOIN_S:
+                raise LostRankError(
+                    f"the Ray cluster has not started the {self.ranks.size} processes of the trial in {JOIN_S:g} s"
+                )
+            time.sleep(0.02)
+        with _explained():
+            _connect_by(self._store, 0, self.ranks.size, self._device)
+
+    def failure(self) -> Exception | None:
+        """Wait until it is known why a process was lost."""
+        self._is_noticed.set()
+        self._thread.join(FAILURE_S)
+        return WorkerDiedError(f"a process of the trial was lost: {self._error or 'it has ended'}")
+
+    def close(self) -> None:
+        """Let the processes end, and Ray kill those that do not."""
+        import ray
+
+        self._is_noticed.set()
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+        self._thread.join(FAILURE_S)
+        if self._has_connected:
+            ray.shutdown()  # the actors of TorchTrainer end with the connection that started them
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def follow_on_ray(config: dict[str, Any]) -> None:
+    """Take part in the trials of rank 0, in a worker of TorchTrainer, whose own process group has no rank 0."""
+    from ray import train
+    from ray.train.torch import get_device
+
+    from saccade.training.trial.trainer import follow
+
+    distributed.destroy_process_group()
+    device, rank = get_device(), train.get_context().get_world_rank() + 1
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    torch.set_num_threads(config["num_threads"])
+    store = distributed.TCPStore(config["host"], config["port"], is_master=False)  # type: ignore[attr-defined]
+    store.set(f"rank {rank}", "ready")
+    _connect_by(store, rank, config["size"], device)
+    with contextlib.suppress(LostRankError):  # rank 0 has ended, or reports the loss
+        follow(Ranks(rank, config["size"]))
 
 
 class Crew:
@@ -342,7 +472,7 @@ class Crew:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-_crew: Crew | None = None  # of this process; jobs share it
+_crew: Crew | RayCrew | None = None  # of this process; jobs share it
 
 
 def dismiss_ranks() -> None:
@@ -353,7 +483,7 @@ def dismiss_ranks() -> None:
         crew.close()
 
 
-def _crew_of(size: int, num_threads: int, device: torch.device, follower: Trainable) -> Crew:
+def _crew_of(size: int, num_threads: int, device: torch.device, follower: Trainable | None) -> Crew | RayCrew:
     """Return the processes of the job before, if they suit this one, or else new ones."""
     global _crew
     if _crew is None or _crew.key != (size, num_threads, device.type) or not _crew.is_whole:
@@ -363,21 +493,23 @@ def _crew_of(size: int, num_threads: int, device: torch.device, follower: Traina
                 f"nprocs_per_trial={size} starts processes that torch.distributed connects, but this process uses "
                 'it already. Leave out nprocs_per_trial, or pass executor="process".'
             )
-        _crew = Crew(size, num_threads, device, follower)
+        _crew = RayCrew(size, device) if follower is None else Crew(size, num_threads, device, follower)
     return _crew
 
 
 @contextlib.contextmanager
-def data_parallel(size: int, device: str | None, follower: Trainable) -> Iterator[Ranks]:
+def data_parallel(size: int, device: str | None, follower: Trainable | None) -> Iterator[Ranks]:
     """Context of a job that `size` processes train together: those of torchrun, or those that this one starts now.
 
-    The latter are kept for the next job; their own job is `follower`. Raises a WorkerDiedError if one of them is lost
+    The latter are kept for the next job; their own job is `follower`, and without it they are on the Ray cluster, of
+    which this process is a worker. Raises a WorkerDiedError if one of them is lost
     during the context, and a RuntimeError if one of them fails. None of them outlives this process.
     """
     if size == 1:
         yield ALONE
         return
-    num_threads = max(1, torch.get_num_threads() // (1 if _launched else size))
+    is_divided = _launched is None and follower is not None
+    num_threads = max(1, torch.get_num_threads() // (size if is_divided else 1))
     crew = None if _launched else _crew_of(size, num_threads, choose_device(device), follower)
     ranks = _launched or (crew.ranks if crew else ALONE)
     if ranks.is_busy:

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 
 from saccade.data.store.store import ImageStore
 from saccade.deadline import Deadline
-from saccade.errors import DiskFullError, DivergedError, OutOfMemoryError, is_disk_full
+from saccade.errors import DiskFullError, DivergedError, HyperparameterError, OutOfMemoryError, is_disk_full
 from saccade.events import ENGINE_GAIN, EpochDone
 from saccade.inference.classifier import Classifier
 from saccade.models.network import check_takes_size, classifier_parameters
@@ -103,6 +103,11 @@ class Trainer:
         self, task: ImageTask, recipe: Recipe, files: TrialFiles, trial: int = 0, ranks: Ranks = ALONE
     ) -> None:
         self.task, self.recipe, self.files, self.trial, self.ranks = task, recipe, files, trial, ranks
+        if recipe.compile and ranks.size > 1:
+            raise HyperparameterError(
+                "compile=True is not supported with several processes for a trial. Remove compile, or pass "
+                "nprocs_per_trial=1"
+            )
         seed_generators(recipe.seed)
         numerics = Numerics.choose(choose_device(task.device), recipe.amp, recipe.channels_last, recipe.compile)
         # With start weights or those of rank 0, which replace all others, pretrained ones are not read.
@@ -230,9 +235,13 @@ class Trainer:
         if not ranks.has_trial:
             state = io.BytesIO()
             torch.save(steps.state_dict(), state)
-            task = replace(self.task, store=None, start=None, weights=None)  # type: ignore[arg-type]
-            trial = task, self.task.store.folder, self.recipe, self.classifier.numerics.to_json(), state.getvalue()
+            task = replace(self.task, start=None, weights=None)
+            if has_folder := type(task.store) is ImageStore:
+                task = replace(task, store=None)  # type: ignore[arg-type]
+            trial = task, self.recipe, self.classifier.numerics.to_json(), state.getvalue()
             ranks.share(cloudpickle.dumps(trial))
+            if has_folder:
+                ranks.share_folder(self.task.store.folder)
             ranks.has_trial = True
         ranks.share(EPOCH)
         with ranks.epoch():
@@ -350,7 +359,7 @@ class Trainer:
 
 def ranks_of(task: ImageTask) -> AbstractContextManager[Ranks]:
     """Context of a job that the task's number of processes train together."""
-    return data_parallel(task.num_processes, task.device, FollowerTrainable())
+    return data_parallel(task.num_processes, task.device, None if task.is_on_ray else FollowerTrainable())
 
 
 class FollowerTrainable(Trainable):
@@ -364,8 +373,8 @@ class FollowerTrainable(Trainable):
         return ""
 
 
-def follow(ranks: Ranks, store: ImageStore | None = None) -> Any:
-    """Take part in the epochs of rank 0, until it shares a tuple, which is returned; `store` has this node's images."""
+def follow(ranks: Ranks) -> Any:
+    """Take part in the epochs of rank 0, until it shares a tuple, which is returned."""
     trainer: Trainer | None = None
     while not isinstance(order := ranks.share(), tuple):
         if order == RELEASE:
@@ -375,10 +384,10 @@ def follow(ranks: Ranks, store: ImageStore | None = None) -> Any:
             with contextlib.suppress(DivergedError):  # rank 0 raises it as well
                 trainer.steps.take_epoch(Deadline(None), ranks=ranks)
         else:
-            task, folder, recipe, numerics, state = cloudpickle.loads(order)  # written by rank 0
-            trainer = Trainer(
-                replace(task, store=store or ImageStore.open(folder)), recipe, LocalTrialFiles(Path()), ranks=ranks
-            )
+            task, recipe, numerics, state = cloudpickle.loads(order)  # written by rank 0
+            if task.store is None:
+                task = replace(task, store=ImageStore.open(ranks.share_folder(Path())))
+            trainer = Trainer(task, recipe, LocalTrialFiles(Path()), ranks=ranks)
             device = trainer.classifier.numerics.device
             training = Numerics.from_json(numerics, device)
             trainer.classifier.use(training, training)
