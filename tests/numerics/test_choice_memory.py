@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from saccade.numerics.choice import MEMORY, NumericsMemory, machine, processor
-from saccade.remote import cache_folder
+from saccade.remote.urls import cache_folder
 
 CHOICES = st.dictionaries(st.text(max_size=5), st.dictionaries(st.text(max_size=3), st.integers()), max_size=5)
 

@@ -19,7 +19,7 @@ import saccade
 from saccade import ImagePredictor
 from saccade.cli import app
 from saccade.errors import DataError, RemoteError, SavedPredictorError
-from saccade.remote import UrlFile
+from saccade.remote.urls import UrlFile
 from saccade.report.report import Report
 from saccade.space import Real
 from saccade.study import url_folder

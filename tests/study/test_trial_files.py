@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from saccade.remote import UrlFile
+from saccade.remote.urls import UrlFile
 from saccade.study.trial_files import LocalTrialFiles, UrlTrialFiles
 from saccade.testing import TrialFilesContract
 

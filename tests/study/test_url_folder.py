@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from saccade import remote
 from saccade.errors import DataError, DataWarning, RemoteError, RunInUseError
 from saccade.events import JobDone
-from saccade.remote import UrlFile
+from saccade.remote import urls as remote
+from saccade.remote.urls import UrlFile
 from saccade.study import url_folder
 from saccade.study.run_folder import EVENTS, LOCK
 from saccade.study.url_folder import (

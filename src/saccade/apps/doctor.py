@@ -31,7 +31,7 @@ from saccade.models.embedded import embedded_networks, package_faults
 from saccade.models.network import build_network
 from saccade.models.weights import SUFFIX, WEIGHTS_FOLDER_VARIABLE, hub_cache_folder, hub_endpoint, tensor_names
 from saccade.numerics.device import Numerics, choose_device
-from saccade.remote import cache_folder
+from saccade.remote.urls import cache_folder
 
 Verdict = Literal["OK", "note", "problem"]
 

@@ -10,7 +10,7 @@ import typer
 
 from saccade.cli.words import Encoding, ImageColumn, ImageRoot, LabelSep, check_output, print_remark
 from saccade.errors import DataError, explained_file_errors
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 
 if TYPE_CHECKING:
     from saccade.cli.inputs import TableColumns

@@ -50,7 +50,7 @@ def fit(
     from saccade.data.sources.sources import local_file
     from saccade.fit.config_file import FitConfig
     from saccade.fit.values import parse_hyperparameters
-    from saccade.remote import is_remote
+    from saccade.remote.urls import is_remote
     from saccade.study.url_folder import fetched
 
     given = {

@@ -14,7 +14,7 @@ from saccade.data.sources.sources import folder_of, local_file
 from saccade.data.sources.splits import class_folder, descend_to_splits, find_splits
 from saccade.data.sources.tables import is_table, read_table
 from saccade.errors import DataError, UnknownNameError
-from saccade.remote import is_remote, is_url
+from saccade.remote.urls import is_remote, is_url
 
 
 class Splits(NamedTuple):

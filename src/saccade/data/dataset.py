@@ -31,7 +31,7 @@ from saccade.errors import (
     explained_file_errors,
     suggests_names,
 )
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 
 if TYPE_CHECKING:
     from typing_extensions import Self

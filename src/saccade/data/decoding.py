@@ -31,7 +31,7 @@ from saccade.checks import bytes_from_environment
 from saccade.data.jpeg_xl import read_header
 from saccade.data.pixel_range import PixelRange, has_range, own_range, some_samples, to_uint8
 from saccade.errors import HyperparameterError, ImageReadError, RemoteError, SaccadeError
-from saccade.remote import UrlFile, is_remote, is_url
+from saccade.remote.urls import UrlFile, is_remote, is_url
 
 ImageSource: TypeAlias = Union[str, "os.PathLike[str]", bytes, Image.Image, "npt.NDArray[Any]"]
 

@@ -21,7 +21,7 @@ from saccade.data.sources.folders import IMAGE_EXTENSIONS
 from saccade.data.sources.sources import ARCHIVE_NAME, existing_spelling, list_image_paths, local_file
 from saccade.data.sources.tables import is_table
 from saccade.errors import DataError, DataWarning, near_names
-from saccade.remote import UrlFile, is_remote, is_url
+from saccade.remote.urls import UrlFile, is_remote, is_url
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray
 """One image: a path, the bytes of a file, a Pillow image or an array."""

@@ -20,7 +20,7 @@ from saccade.data.decoding import ImageSource, decode_image, deep_values, quiet_
 from saccade.data.pixel_range import PixelRange, own_range, some_samples
 from saccade.errors import ImageReadError
 from saccade.executor.slots import num_usable_cpus
-from saccade.remote import NUM_THREADS, is_remote
+from saccade.remote.urls import NUM_THREADS, is_remote
 
 T = TypeVar("T")
 

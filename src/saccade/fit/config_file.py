@@ -156,7 +156,7 @@ class FitConfig(FitOptions):
 
     def with_absolute_paths(self, folder: Path) -> FitConfig:
         """Return the same fit with absolute paths; relative ones are relative to `folder`."""
-        from saccade.remote import is_url
+        from saccade.remote.urls import is_url
 
         paths = {
             name: os.path.normpath(folder / Path(value).expanduser())

@@ -100,7 +100,7 @@ def _as_values(value: Any) -> Any:
 def _as_images(value: Any) -> Any:
     """Return a path as absolute text, and a table, an array or a sequence as a list of images."""
     from saccade.data.examples import read_examples
-    from saccade.remote import is_url
+    from saccade.remote.urls import is_url
 
     if isinstance(value, str | os.PathLike):
         text = os.fspath(value)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from saccade.data.examples import Examples, ImageLike
 from saccade.errors import DataError
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 from saccade.study.event_log import LostObjectError, from_json_value, to_json_value
 from saccade.study.run_folder import reading
 

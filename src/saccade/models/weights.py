@@ -36,7 +36,7 @@ from saccade.deadline import Deadline
 from saccade.errors import WeightsNotFoundError
 from saccade.models.catalogue import resolve_name, split_name
 from saccade.models.embedded import EMBEDDED, embedded_networks, read_embedded
-from saccade.remote import cache_folder
+from saccade.remote.urls import cache_folder
 
 __all__ = [
     "WEIGHTS_FOLDER_VARIABLE",

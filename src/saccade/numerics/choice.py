@@ -34,7 +34,7 @@ from torch.nn import functional
 
 from saccade.models.network import classifier_parameters
 from saccade.numerics.device import Numerics, half_precision, is_half_native
-from saccade.remote import cache_folder
+from saccade.remote.urls import cache_folder
 
 TRAINING_PART = 0.025  # fraction of a trial's training steps that measuring may take, once for all similar trials
 INFERENCE_PART = 0.0125  # the same for validation

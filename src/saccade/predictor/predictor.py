@@ -72,7 +72,7 @@ from saccade.insight.saliency import SaliencyMapper, check_form, check_method, i
 from saccade.models.catalogue import list_models
 from saccade.models.ranking import models_table
 from saccade.numerics.device import choose_device
-from saccade.remote import is_url, place_of
+from saccade.remote.urls import is_url, place_of
 from saccade.report.model_card import ModelCard, make_card
 from saccade.report.record import RunRecord
 from saccade.report.report import AutomaticReport, Report

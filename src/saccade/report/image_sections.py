@@ -22,7 +22,7 @@ from saccade.data.sources.download import cached_file
 from saccade.errors import ImageReadError, SaccadeError
 from saccade.inference.pipeline import InferencePipeline
 from saccade.insight.label_issues import probably_wrong
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 from saccade.report.prediction_sections import as_objects, residuals_frame
 from saccade.report.record import RunRecord
 from saccade.report.sections import Section

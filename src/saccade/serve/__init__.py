@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.errors import DataError
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 from saccade.serve.settings import ServerSettings
 from saccade.study.url_folder import fetched
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from saccade.errors import RemoteError
-from saccade.remote import UrlFile
+from saccade.remote.urls import UrlFile
 
 CONFIG = "config.json"
 """The kind of the file with a trial's configuration."""

@@ -26,7 +26,7 @@ from typing import Any
 
 from saccade.errors import DataError, DataWarning, RemoteError, RunInUseError, SaccadeError, explained_file_errors
 from saccade.events import Event, JobDone, JobFailed, RunStarted, Warned
-from saccade.remote import NUM_THREADS, UrlFile, cache_folder, place_of
+from saccade.remote.urls import NUM_THREADS, UrlFile, cache_folder, place_of
 from saccade.study.run_folder import EVENTS, LOCK, NEW, lock_owner
 
 SYNC_S = 2.0  # pause between two times that changes are sent; more if that takes long

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saccade.errors import SearchFailedError, count_of
-from saccade.remote import place_of
+from saccade.remote.urls import place_of
 from saccade.space import Dict
 from saccade.space.base import copied
 from saccade.study.event_log import EventLog

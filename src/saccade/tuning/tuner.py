@@ -19,7 +19,7 @@ from saccade.errors import HyperparameterError, UnknownNameError, count_of, expl
 from saccade.events import Event, JobFailed, Listener, RunFinished, RunStarted, Warned
 from saccade.executor import EXECUTORS, Executor, WorkerSlot, local_slots, make_executor, num_usable_cpus, use_executor
 from saccade.global_state import preserved_global_state
-from saccade.remote import place_of
+from saccade.remote.urls import place_of
 from saccade.scheduler import SCHEDULERS, make_scheduler
 from saccade.scheduler.base import Scheduler
 from saccade.searcher import GridSearcher, make_searcher

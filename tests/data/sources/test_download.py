@@ -18,7 +18,7 @@ import pytest
 from saccade.data.sources import download
 from saccade.data.sources.download import fetch
 from saccade.errors import DataError, DownloadError, HyperparameterError
-from saccade.remote import cache_folder
+from saccade.remote.urls import cache_folder
 
 CONTENT = bytes(range(256)) * 2000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

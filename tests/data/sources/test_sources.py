@@ -6,7 +6,7 @@ import pytest
 
 from saccade.data.sources.sources import NO_FILE, describe_unreadable, find_moved, folder_of
 from saccade.errors import ArchiveError, DataError, DownloadError
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from saccade.data.examples import read_examples, read_labelled_examples
 from saccade.data.scanning import scan_images
 from saccade.data.store.decoded_images import fingerprint
 from saccade.errors import DataError, ImageReadError, RemoteError
-from saccade.remote import UrlFile
+from saccade.remote.urls import UrlFile
 
 
 def png(name: str = "red", seed: int = 0, side: int = 8) -> bytes:

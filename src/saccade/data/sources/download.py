@@ -32,7 +32,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from saccade.checks import bytes_from_environment
 from saccade.errors import DownloadError, HyperparameterError
-from saccade.remote import UrlFile, cache_folder, is_remote, local_path_of_url
+from saccade.remote.urls import UrlFile, cache_folder, is_remote, local_path_of_url
 
 T = TypeVar("T")
 

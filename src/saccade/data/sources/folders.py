@@ -11,7 +11,7 @@ from pathlib import Path
 
 from saccade.data.sources.url_folder import UrlEntry, UrlFolder
 from saccade.errors import DataError, DataWarning
-from saccade.remote import UrlFile, is_remote, read_many
+from saccade.remote.urls import UrlFile, is_remote, read_many
 
 IMAGE_EXTENSIONS: tuple[str, ...] = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".avif", ".gif", ".bmp", ".dib"),

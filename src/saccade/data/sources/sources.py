@@ -21,7 +21,7 @@ from saccade.data.sources.download import fetch
 from saccade.data.sources.folders import IMAGE_EXTENSIONS, Folder, images_by_class
 from saccade.data.sources.url_folder import UrlFolder
 from saccade.errors import DataError, near_names
-from saccade.remote import UrlFile, cache_folder, is_remote, is_url, join
+from saccade.remote.urls import UrlFile, cache_folder, is_remote, is_url, join
 
 _USUAL_EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".tif", ".webp")
 MAX_LISTED, NUM_EXAMPLES = 10, 3  # of more images than the first number, as many as the second are examples

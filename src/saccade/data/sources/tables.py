@@ -15,7 +15,7 @@ import pandas as pd
 
 from saccade.data.sources.folders import IMAGE_EXTENSIONS
 from saccade.errors import DataError
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 
 _SEPARATORS = (",", ";", "\t", "|")
 _TYPED = (".parquet", ".json", ".jsonl", ".ndjson")  # tables with types of values

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-from saccade.remote import UrlFile, join
+from saccade.remote.urls import UrlFile, join
 
 _Tree = dict[str, Any]  # the content of a folder by name: a tree for a folder, None for a file
 

@@ -27,7 +27,7 @@ from saccade.data.store.on_demand import StreamedStore
 from saccade.data.store.store import FORMAT_VERSION, HasRoom, ImageStore, NoRoomError
 from saccade.data.store.store_cache import LIMIT_VARIABLE, StoreCache, reserved_bytes, seconds_to_verify
 from saccade.errors import DataError
-from saccade.remote import is_remote, versions_of
+from saccade.remote.urls import is_remote, versions_of
 
 KEY_VARIABLE = "SACCADE_STORE_KEY"
 _SAMPLE_BYTES = 4096  # read at the start, in the middle and at the end: microseconds, where decoding takes milliseconds

@@ -1,6 +1,6 @@
 """Features of images, kept on disk for later fits and predictions.
 
-They are in the SQLite file ``features.sqlite`` of `saccade.remote.cache_folder`, which may be removed at
+They are in the SQLite file ``features.sqlite`` of `saccade.remote.urls.cache_folder`, which may be removed at
 any time. SQLite makes writes atomic and locks the file between processes. The environment variable
 ``SACCADE_FEATURE_CACHE_GB`` limits its size, and 0 disables it.
 """
@@ -20,7 +20,7 @@ import numpy as np
 
 from saccade.checks import bytes_from_environment
 from saccade.data.store.store_cache import bytes_to_free
-from saccade.remote import cache_folder
+from saccade.remote.urls import cache_folder
 
 LIMIT_VARIABLE = "SACCADE_FEATURE_CACHE_GB"
 

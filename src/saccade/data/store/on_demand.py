@@ -19,7 +19,7 @@ from saccade.data.scanning import Scan
 from saccade.data.store.store import ImageStore, Index
 from saccade.data.store.stored_form import read_as_stored
 from saccade.errors import ImageReadError
-from saccade.remote import is_url
+from saccade.remote.urls import is_url
 
 DecodedForms = dict[tuple[int, int], "npt.NDArray[np.uint8]"]
 """What `read_as_stored` returns for one image, by shorter side and number of channels."""

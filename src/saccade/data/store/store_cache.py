@@ -1,7 +1,7 @@
 """Decoded images shared by runs: the stores in the cache folder.
 
 A store is found by the fingerprint of its images, so that a second run on the same images starts at once. Stores are in
-the folder ``stores`` of `saccade.remote.cache_folder`; remove it to clear the cache. The environment
+the folder ``stores`` of `saccade.remote.urls.cache_folder`; remove it to clear the cache. The environment
 variable ``SACCADE_STORE_CACHE_GB`` limits its size, and 0 disables it.
 """
 
@@ -25,7 +25,7 @@ from saccade.checks import bytes_from_environment
 from saccade.data.scanning import SecondsLeft
 from saccade.data.store.store import SUMMARY_FILE, HasRoom, ImageStore
 from saccade.errors import DataError
-from saccade.remote import cache_folder
+from saccade.remote.urls import cache_folder
 
 LIMIT_VARIABLE = "SACCADE_STORE_CACHE_GB"
 

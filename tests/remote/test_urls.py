@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from saccade import remote
 from saccade.errors import DataError, DownloadError, RemoteError
-from saccade.remote import UrlFile, is_remote, is_url, join, place_of
+from saccade.remote import urls as remote
+from saccade.remote.urls import UrlFile, is_remote, is_url, join, place_of
 
 ODD_NAMES = ("a b.png", "ü/é.png", "a#1?x=2.png", "a[1]*.png", "%20.png", "dir/.hidden/x")
 

@@ -1,0 +1,1 @@
+"""Files at URLs, which fsspec reads and writes."""
