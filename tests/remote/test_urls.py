@@ -109,3 +109,10 @@ def test_temporary_failures_are_retried(memory, monkeypatch):
     failures += [ConnectionResetError("reset")] * 3
     with pytest.raises(RemoteError, match=r"cannot be reached or used \(ConnectionResetError: reset\)"):
         (UrlFile(memory) / "a").read()
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/a.onnx", "https://host/a.onnx", Path("gs://bucket/a.onnx")])
+def test_files_for_people_are_written_to_local_paths_only(given: str | Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="written to a local path only"):
+        remote.output_path(given)
+    assert remote.output_path(tmp_path / "a.onnx") == tmp_path / "a.onnx"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from saccade.errors import DataError, UnknownArgumentError, near_names, suggestion
+from saccade.remote.urls import output_path
 from saccade.study.url_folder import with_urls
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def check_output(path: Path | None) -> None:
     """Raise a DataError, before the work is done, if a file cannot be written."""
     if path is None:
         return
+    output_path(path)  # not a URL
     if path.is_dir():
         raise DataError(f"{path} is a folder; pass the name of a file, such as {path / 'table.csv'}")
     if not path.parent.is_dir():

@@ -383,6 +383,9 @@ class RayExecutor(Executor):
         wanted = min(wanted, most - len(self._workers))
         for _ in range(int(wanted) - num_starting):
             options: dict[str, Any] = {"num_cpus": self._num_cpus, "num_gpus": self._num_gpus, "max_restarts": 0}
+            # `saccade cluster status` shows the names, which have to be unique.
+            name = f"of process {os.getpid()} on {socket.gethostname()}, {uuid.uuid4().hex[:8]}"
+            options |= {"name": name, "namespace": "saccade"}
             slot = WorkerSlot("cpu" if not self._num_gpus else None, max(1, int(self._num_cpus or 1)))
             actor = self._actor_class.options(**options).remote(self._preload, slot, self._folder)
             self._starting.append(_Worker(actor, actor.hello.remote(), now_s))

@@ -25,6 +25,7 @@ from saccade.inference.postprocessing import COVERAGE
 from saccade.inference.preprocessing import Preprocess
 from saccade.inference.saved import SavedPredictor
 from saccade.models.catalogue import license_of
+from saccade.remote.urls import output_path
 from saccade.report.tables import output_console
 
 
@@ -93,7 +94,7 @@ def _move(folder: Path, made: Path, file: Path, overwrite: bool) -> None:
 
 def target_file(path: str | Path | None, saved: SavedPredictor, chosen: ExportFormat) -> Path:
     """Return the file for a path: a file with the format's suffix, or a folder for it; None is one of the run."""
-    given = saved.folder.parent / "export" if path is None else Path(path).expanduser().absolute()
+    given = saved.folder.parent / "export" if path is None else output_path(path)
     if given.suffix == chosen.suffix and (chosen.is_folder or not given.is_dir()):
         return given
     if given.suffix and not given.is_dir():

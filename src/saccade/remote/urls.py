@@ -82,6 +82,13 @@ def place_of(path: str | os.PathLike[str]) -> Path | str:
     return Path(text).expanduser().absolute()
 
 
+def output_path(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a file to write; a DataError for a URL, also one that a `Path` has shortened."""
+    if is_url(text := os.fspath(path)) or (_PATH_OF_URL.match(text) and not Path(text).parent.is_dir()):
+        raise DataError(f"{text} is a URL, but this file is written to a local path only. Pass one, and copy the file")
+    return Path(text).expanduser().absolute()
+
+
 def local_path_of_url(url: str) -> Path:
     """Return the path in a ``file://`` or ``local://`` URL; a RemoteError if it names another host."""
     if url.lower().startswith("local:"):

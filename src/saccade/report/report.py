@@ -13,6 +13,7 @@ import pandas as pd
 from saccade.errors import DataError, UnknownFrameError, explained_file_errors
 from saccade.fit.run_folder import REPORT, root_of
 from saccade.inference.pipeline import InferencePipeline
+from saccade.remote.urls import output_path
 from saccade.report.image_sections import IMAGE_SECTIONS
 from saccade.report.prediction_sections import PREDICTION_SECTIONS
 from saccade.report.record import RunRecord
@@ -112,7 +113,7 @@ class Report:
             The file; None is ``report.html`` in the folder of the run or the predictor, also at its URL. An existing
             file is replaced.
         """
-        file = self._default_file if path is None else Path(path).expanduser().absolute()
+        file = self._default_file if path is None else output_path(path)
         text = self.html()
         with explained_file_errors(file, advice="Name a file elsewhere: report.save(path), or --out FILE"):
             if file.is_dir():
