@@ -48,7 +48,7 @@ def test_numpy_numbers_become_python_numbers():
     ("arguments", "message"),
     [
         ({"holdout_fraction": 0.1}, "Unknown argument of fit() 'holdout_fraction'. Did you mean 'holdout_frac'?"),
-        ({"zzz": 1}, "Unknown argument of fit() 'zzz'. Known: callbacks, distill, ensemble,"),
+        ({"zzz": 1}, "Unknown argument of fit() 'zzz'. Known: address, callbacks, distill, ensemble,"),
         (
             {"hyperparameter_tune_kwargs": {"num_trial": 3}},
             "Unknown key of hyperparameter_tune_kwargs 'num_trial'. Did you mean 'num_trials'?",

@@ -66,8 +66,8 @@ def serve(
 
 def _local(model: str | Path) -> Path:
     """Return the local path of an exported file or a folder, of which a URL is copied."""
-    from saccade.data.sources.sources import local_file
-
     if not is_url(model):
         return Path(model).expanduser()
+    from saccade.data.sources.sources import local_file  # an exported file is served without pandas
+
     return local_file(model) if str(model).lower().endswith(".onnx") else fetched(model)

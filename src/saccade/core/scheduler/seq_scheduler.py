@@ -307,8 +307,6 @@ class LocalSequentialScheduler:
         match event:
             case TrialCreated():
                 self.config_history[event.trial] = copied(event.config)
-                if searcher:
-                    searcher.register_pending(event.config)
             case JobFailed():
                 if searcher:
                     searcher.evaluation_failed(self.config_history[event.trial])

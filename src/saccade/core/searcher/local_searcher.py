@@ -56,6 +56,7 @@ class LocalSearcher(Searcher):
         self.reward_attr = reward_attr
         self._results: dict[Hashable, float] = {}
         self._configs: dict[Hashable, dict[Any, Any]] = {}
+        self._begun: set[Hashable] = set()
 
     def get_config(self) -> dict[Any, Any]:
         """Return the next configuration to try, which is new; else raise an ExhaustedSearchSpaceError."""
@@ -113,8 +114,11 @@ class LocalSearcher(Searcher):
         return self.get_config()
 
     def on_begin(self, config: Mapping[str, Any]) -> None:
-        """Note that a configuration is running, so that it is not proposed."""
-        self.register_pending(config)
+        """Register a configuration once, whose jobs may be several."""
+        key = self._pickle_config(config)
+        if key not in self._begun:
+            self._begun.add(key)
+            self.register_pending(config)
 
     def observe(self, config: Mapping[str, Any], epoch: int, score: float, cost: float) -> None:  # noqa: ARG002
         """Record the score as the reward, unless an earlier epoch has a higher one."""
