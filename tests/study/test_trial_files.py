@@ -40,5 +40,20 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     (tmp_path / "0003" / "a-0001.part").mkdir(parents=True)
     (tmp_path / "0003" / "b.txt.part").touch()
     assert files.list(3) == []
+    files.clean(3)
+    files.clean(4)
     files.put(3, "c.txt", None, lambda path: path.touch())
     assert [path.name for path in (tmp_path / "0003").iterdir()] == ["c.txt"]
+
+
+def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path):
+    """As a worker that was given up when its node hung, and the next one."""
+    files = LocalTrialFiles(tmp_path)
+
+    def write(path):
+        path.write_text("first")
+        files.put(3, "a.txt", 1, lambda other: other.write_text("second"))
+
+    files.put(3, "a.txt", 1, write)
+    assert files.get(3, "a.txt", 1).read_text() == "first"
+    assert files.list(3) == [("a.txt", 1)]

@@ -20,7 +20,7 @@ from saccade.events import EpochDone
 from saccade.space.base import plain
 from saccade.study.life import TIME_LIMIT
 from saccade.study.trial import Decision, Job, Reporter, Trainable
-from saccade.study.trial_files import parse_name
+from saccade.study.trial_files import parse_name, without_part
 
 CHECKPOINT = "checkpoint"  # the kind of a function's checkpoints, which are folders
 
@@ -212,7 +212,7 @@ def _write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
 
     def earlier_checkpoints(inner: str, names: list[str]) -> list[str]:
         is_ours = Path(inner).resolve() == ours
-        return [name for name in names if is_ours and parse_name(name.removesuffix(".part"))[0] == CHECKPOINT]
+        return [name for name in names if is_ours and parse_name(without_part(name))[0] == CHECKPOINT]
 
     if source.is_dir():
         shutil.copytree(source, folder, dirs_exist_ok=True, ignore=earlier_checkpoints)

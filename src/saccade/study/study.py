@@ -219,7 +219,8 @@ class Study:
             self.budget.submitted(self.trials[job.trial])
             own_s = self.budget.trial_time_limit_s - self.trials[job.trial].seconds
             open_job.own_deadline = Deadline(own_s)
-            files = self.trials[job.trial].files
+            if (files := self.trials[job.trial].files) is not None:
+                files.clean(job.trial)
             self.executor.submit(replace(job, config=copied(job.config), seconds_left=seconds_left, files=files))
             self._tell(started)  # while the worker trains
         self._wants_worker = not self._good_enough

@@ -11,6 +11,7 @@ import re
 import shutil
 import tarfile
 import tempfile
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -48,6 +49,17 @@ def parse_name(name: str) -> tuple[str, int | None]:
     """
     found = _NAME.fullmatch(name)
     return (name, None) if found is None else (found["stem"] + found["suffix"], int(found["epoch"]))
+
+
+def without_part(name: str) -> str:
+    """Return the name that a file gets when it is complete.
+
+    Examples
+    --------
+    >>> without_part("best-0003.safetensors.0f1e2d3c.part"), without_part("probe.npz")
+    ('best-0003.safetensors', 'probe.npz')
+    """
+    return re.sub(rf"(\.[0-9a-f]{{8}})?{re.escape(_PART)}$", "", name)
 
 
 def sync(path: Path) -> None:
@@ -101,6 +113,9 @@ class TrialFiles(ABC):
     def delete(self, trial: int, kind: str, epoch: int | None = None) -> None:
         """Remove a file, if there is one; one that is in use may stay."""
 
+    def clean(self, trial: int) -> None:  # noqa: B027  (not every class leaves anything)
+        """Remove what killed processes had not finished; the study calls this before each job of the trial."""
+
     def folder(self, trial: int) -> Path | None:  # noqa: ARG002
         """Return a local folder for further files of a trial, as in `LocalTrialFiles`; None if there is none."""
         return None
@@ -138,13 +153,17 @@ class LocalTrialFiles(TrialFiles):
         """Return the folder of a trial, whether or not it exists."""
         return self.root / f"{trial:04d}"
 
+    def clean(self, trial: int) -> None:
+        """Remove files beside the places of others."""
+        for part in self.folder(trial).glob(f"*{_PART}"):
+            _remove(part)
+
     def put(self, trial: int, kind: str, epoch: int | None, write: Callable[[Path], object]) -> str:
         """Write beside the place, then rename."""
         folder, name = self.folder(trial), file_name(kind, epoch)
         folder.mkdir(parents=True, exist_ok=True)
-        for part in folder.glob(f"*{_PART}"):  # of processes that were killed
-            _remove(part)
-        part = folder / (name + _PART)
+        # A worker that was given up may still write the same file.
+        part = folder / f"{name}.{uuid.uuid4().hex[:8]}{_PART}"
         write(part)
         if part.is_dir() or (folder / name).is_dir():  # a rename replaces files by files only
             _remove(folder / name)
