@@ -18,14 +18,13 @@ from typer.core import TyperGroup
 from saccade._version import __version__
 from saccade.cli.apps import demo, doctor, models, sample_data, schema
 from saccade.cli.check import check
-from saccade.cli.cluster import cluster
 from saccade.cli.export import card, export, push
 from saccade.cli.fit import fit, fit_command
 from saccade.cli.output import Write, is_asked, json_lines, with_json
 from saccade.cli.predict import explain, predict
 from saccade.cli.report import compare, report
 from saccade.cli.runs import choose, evaluate, leaderboard, resume, watch
-from saccade.cli.serve import dashboard, mcp, serve
+from saccade.cli.serve import cluster, dashboard, mcp, serve
 from saccade.cli.words import check_flags, in_cli_words
 from saccade.deadline import counting_from
 from saccade.errors import SaccadeError, explained_file_errors
