@@ -174,7 +174,7 @@ import ray
 from ray.util import list_named_actors
 
 ray.init(sys.argv[1], logging_level=logging.ERROR, log_to_driver=False, namespace="saccade-status")
-print(json.dumps([ray.nodes(), ray.available_resources(), list_named_actors(all_namespaces=True)]))
+print("saccade", json.dumps([ray.nodes(), ray.available_resources(), list_named_actors(all_namespaces=True)]))
 """
 
 
@@ -193,7 +193,9 @@ def ask_cluster(address: str, local: LocalCluster | None = None) -> dict[str, An
             raise ClusterError(INSTALL) from None
         reason = error.stderr.strip().rpartition("\n")[-1]
         raise ClusterError(f"No Ray cluster answers at {address}: {reason}") from None
-    nodes, free, actors = json.loads(answer.stdout)
+    # Ray prints lines of its own.
+    line = next(line for line in answer.stdout.splitlines() if line.startswith("saccade "))
+    nodes, free, actors = json.loads(line.removeprefix("saccade "))
     kinds = ("CPU", "GPU", "memory")
     return {
         "nodes": [
