@@ -38,7 +38,7 @@ RAY = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disab
 
 
 def why_not_here() -> str:
-    """Return why there are no network namespaces here; "" if there are."""
+    """Return why network namespaces are not available; "" if they are."""
     for program in ("unshare", "ip"):
         if shutil.which(program) is None:
             return f"{program} is not installed (Linux only)"

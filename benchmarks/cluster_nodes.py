@@ -1,7 +1,7 @@
 """Shared code of the parts of `benchmarks.cluster`: nodes of Ray on this machine, and searches that can be killed.
 
 A search runs in a process that can be killed, on nodes that can be killed. Its function writes a line when it begins a
-phase (`Marks`), so that a fault can hit that phase; the event log tells what became of the search.
+phase (`Marks`), so that a fault can hit that phase; the event log shows how the search continued.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def run_benchmark(here: None, tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def recorded_curves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Recordings of three data sets: with linear probing a run ends after an epoch that tells nothing of its worth."""
+    """Recordings of three data sets: with linear probing, runs end after an uninformative epoch."""
     path = tmp_path_factory.mktemp("curves")
     rng = np.random.default_rng(0)
     rows, curves = [], {name: {} for name in ("A", "B", "C")}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from saccade.errors import WorkerDiedError, count_of, is_disk_full
@@ -133,6 +134,15 @@ class Executor(ABC):
 
     def close(self) -> None:  # noqa: B027 (an executor without workers of its own has nothing to end)
         """End the workers, whatever they are doing; the next job starts new ones."""
+
+    @contextlib.contextmanager
+    def _closing_on_error(self) -> Iterator[None]:
+        """End the workers if the block raises: they are in the middle of their jobs."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

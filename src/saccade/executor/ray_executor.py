@@ -14,7 +14,7 @@ import time
 import uuid
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -395,7 +395,7 @@ class RayExecutor(Executor):
             self._explain_waiting(now_s)
 
     def _explain_waiting(self, now_s: float) -> None:
-        """Warn, once, why there is no worker; raise a ClusterError if no node can hold one for long."""
+        """Warn once, with the reason, that no worker has started; raise a ClusterError after `NO_PLACE_S`."""
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
         asked, has = _resources_text(self._needs), _resources_text(self._ray.cluster_resources())
         text = ""
@@ -452,7 +452,7 @@ class RayExecutor(Executor):
             self._events.append(JobFailed(job.trial, reason, is_worker_lost=True, is_node_lost=is_node_lost))
 
     def _cannot_start(self, reason: str) -> None:
-        """Raise an error if there is no worker at all; else continue with those, and try again later."""
+        """Raise an error if no worker has joined; otherwise continue with those that have, and try again later."""
         if not self._workers:
             raise ClusterError(f"A worker did not start on the Ray cluster: {reason}")
         self._events.append(Warned(f"A worker did not start on the Ray cluster: {reason}"))
@@ -461,14 +461,6 @@ class RayExecutor(Executor):
     def _kill(self, worker: _Worker) -> None:
         with contextlib.suppress(Exception):  # it may be dead, or the connection
             self._ray.kill(worker.actor)
-
-    @contextlib.contextmanager
-    def _closing_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self.close()
-            raise
 
 
 @dataclass(eq=False)

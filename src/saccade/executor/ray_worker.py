@@ -38,7 +38,7 @@ class RayWorker:
     """A Ray actor that runs jobs in a worker process, as `ProcessExecutor` does on one machine.
 
     The process has the main thread and all of Python's lock to itself. If it crashes, the actor stays and starts
-    another one, so the study can tell a trial that crashes from a node that is lost.
+    another one, so the study distinguishes a trial that crashes from a node that is lost.
     """
 
     def __init__(self, preload: tuple[str, ...], slot: WorkerSlot, folder: str | None) -> None:
@@ -47,7 +47,7 @@ class RayWorker:
         context = ray.get_runtime_context()
         self._node_id = context.get_node_id()
         os.environ["RAY_ADDRESS"] = context.gcs_address  # for trials that use the cluster themselves
-        # The program's working folder, where the node has it and Ray was not told another one.
+        # The program's working folder, where the node has it and the runtime environment sets no other.
         has_own = bool(context.runtime_env.get("working_dir"))
         self._folder = folder if folder is not None and not has_own and Path(folder).is_dir() else None
         self._preload, self._slot = preload, slot

@@ -561,7 +561,7 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _this_process(pid: int | None = None) -> dict[str, str]:
-    """Return what tells a process from others of the same number: its machine (or container), and when it started."""
+    """Return what identifies a process besides its number: its machine (or container), and when it started."""
     with contextlib.suppress(OSError):
         space = Path("/proc/self/ns/pid").readlink().name
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
